@@ -1,0 +1,150 @@
+"""Optical flow with the camera's motion removed, and the motion features the network reads.
+
+Training data is made with this very code, so what the network learned is what it sees at run time.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numba
+import numpy as np
+
+FLOW_SIZE = (192, 336)
+"""Height, width of the flow grid: 0.75 x the model input, the best ratio of separation to time measured."""
+
+FEATURE_CHANNELS = 5
+MOTION_DEFINITION = "dis-medium-192x336-v2+quadratic-irls:compress(residual),compress(camera),difference/32;compress(v)=v/sqrt(1+|v|)"
+
+_FIT_STRIDE_PX = 6
+_FIT_ITERATIONS = 6
+_DIFFERENCE_SCALE = 32.0
+_DIFFERENCE_LIMIT = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """Motion of one frame against the previous one, on the flow grid.
+
+    Attributes:
+        flow: float32 [h, w, 2], backward flow (dx, dy) in flow-grid pixels: content of x was at x + flow(x).
+        residual: float32 [h, w, 2], flow minus the camera model.
+        features: float32 [5, h, w]: residual, camera flow (both compressed as
+            v / sqrt(1 + |v|)) and the camera-compensated gray difference.
+    """
+
+    flow: np.ndarray
+    residual: np.ndarray
+    features: np.ndarray
+
+
+def _quadratic_basis(h: int, w: int, stride: int) -> np.ndarray:
+    y, x = np.mgrid[0:h:stride, 0:w:stride]
+    x = (x.ravel() / w - 0.5) * 2
+    y = (y.ravel() / h - 0.5) * 2
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
+
+
+_BASIS = {}
+
+
+def fit_camera_motion(flow: np.ndarray) -> np.ndarray:
+    """Fit a quadratic motion model to a flow field by iteratively re-weighted least squares.
+
+    Cauchy weights at the scale of the median residual: moving objects lose their vote.
+
+    Args:
+        flow: float32 [h, w, 2] in pixels.
+
+    Returns:
+        float64 [6, 2]: coefficients of 1, x, y, x^2, xy, y^2 with x, y in [-1, 1].
+    """
+    h, w = flow.shape[:2]
+    basis = _BASIS.setdefault((h, w), _quadratic_basis(h, w, _FIT_STRIDE_PX))
+    target = flow[::_FIT_STRIDE_PX, ::_FIT_STRIDE_PX].reshape(-1, 2).astype(np.float64)
+    weight = np.ones(len(basis))
+    coefficients = np.zeros((6, 2))
+    for _ in range(_FIT_ITERATIONS):
+        weighted = basis * weight[:, None]
+        coefficients = np.linalg.solve(weighted.T @ basis + 1e-6 * np.eye(6), weighted.T @ target)
+        error = np.abs(basis @ coefficients - target).sum(axis=1)
+        weight = 1.0 / (1.0 + (error / max(float(np.median(error)), 0.05)) ** 2)
+    return coefficients
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _features(flow, coefficients, current, previous, residual, out):  # type: ignore[no-untyped-def]
+    h, w = current.shape
+    c = coefficients
+    step_x = np.float32(2.0 / w)
+    step_y = np.float32(2.0 / h)
+    scale = np.float32(1.0 / _DIFFERENCE_SCALE)
+    limit = np.float32(_DIFFERENCE_LIMIT)
+    one = np.float32(1)
+    for i in range(h):
+        y = np.float32(i) * step_y - one
+        for j in range(w):
+            x = np.float32(j) * step_x - one
+            cx = c[0, 0] + c[1, 0] * x + c[2, 0] * y + c[3, 0] * x * x + c[4, 0] * x * y + c[5, 0] * y * y
+            cy = c[0, 1] + c[1, 1] * x + c[2, 1] * y + c[3, 1] * x * x + c[4, 1] * x * y + c[5, 1] * y * y
+            rx = flow[i, j, 0] - cx
+            ry = flow[i, j, 1] - cy
+            residual[i, j, 0] = rx
+            residual[i, j, 1] = ry
+            px = min(max(np.float32(j) + cx, np.float32(0)), np.float32(w - 1.001))
+            py = min(max(np.float32(i) + cy, np.float32(0)), np.float32(h - 1.001))
+            x0 = int(px)
+            y0 = int(py)
+            fx = px - np.float32(x0)
+            fy = py - np.float32(y0)
+            top = previous[y0, x0] * (one - fx) + previous[y0, x0 + 1] * fx
+            bottom = previous[y0 + 1, x0] * (one - fx) + previous[y0 + 1, x0 + 1] * fx
+            difference = (current[i, j] - (top * (one - fy) + bottom * fy)) * scale
+            out[0, i, j] = rx / np.sqrt(one + abs(rx))
+            out[1, i, j] = ry / np.sqrt(one + abs(ry))
+            out[2, i, j] = cx / np.sqrt(one + abs(cx))
+            out[3, i, j] = cy / np.sqrt(one + abs(cy))
+            out[4, i, j] = min(max(difference, -limit), limit)
+
+
+def flow_gray(image: np.ndarray) -> np.ndarray:
+    """Gray image uint8 on the flow grid of a uint8 [H, W, 3] BGR image."""
+    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return cv2.resize(gray, FLOW_SIZE[::-1], interpolation=cv2.INTER_AREA)
+
+
+class MotionEstimator:
+    """Backward optical flow (OpenCV DIS) and motion features; holds the previous gray frame."""
+
+    def __init__(self) -> None:
+        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._dis.setVariationalRefinementIterations(2)
+        self._previous: np.ndarray | None = None
+
+    def reset(self) -> None:
+        """Forget the previous frame: the next step has no motion."""
+        self._previous = None
+
+    def step(self, image: np.ndarray) -> Motion | None:
+        """Motion of `image` (uint8 [H, W, 3] BGR, normally the model input size) against the last one.
+
+        Returns None in the first frame after a reset.
+        """
+        current = flow_gray(image)
+        previous, self._previous = self._previous, current
+        if previous is None:
+            return None
+        flow = self._dis.calc(current, previous, None)
+        coefficients = fit_camera_motion(flow).astype(np.float32)
+        residual = np.empty_like(flow)
+        features = np.empty((FEATURE_CHANNELS, *FLOW_SIZE), np.float32)
+        _features(flow, coefficients, current.astype(np.float32), previous.astype(np.float32), residual, features)
+        return Motion(flow, residual, features)
+
+
+def network_features(motion: Motion | None, size: tuple[int, int]) -> np.ndarray:
+    """Motion input of the network, float32 [5, h, w] at `size` = (h, w); zeros when there is no motion."""
+    out = np.zeros((FEATURE_CHANNELS, *size), np.float32)
+    if motion is not None:
+        for channel in range(FEATURE_CHANNELS):
+            cv2.resize(motion.features[channel], size[::-1], dst=out[channel], interpolation=cv2.INTER_LINEAR)
+    return out
