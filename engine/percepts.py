@@ -1,6 +1,7 @@
 """What perception says about one frame, on the working grid."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,6 +19,7 @@ class Percepts:
             x was at x + flow(x) in the previous processed frame. None in the first frame.
         residual: float32 [2, h, w], `flow` with the camera's motion removed; None in the first frame.
         logits: float32 [N, h, w], soft masks; `masks` is `logits > 0`.
+        timing_ms: what each stage of perception took.
     """
 
     masks: np.ndarray
@@ -27,3 +29,4 @@ class Percepts:
     flow: np.ndarray | None
     residual: np.ndarray | None
     logits: np.ndarray
+    timing_ms: Mapping[str, float] = field(default_factory=dict)

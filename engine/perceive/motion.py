@@ -30,11 +30,13 @@ class Motion:
         residual: float32 [h, w, 2], flow minus the camera model.
         features: float32 [5, h, w]: residual, camera flow (both compressed as
             v / sqrt(1 + |v|)) and the camera-compensated gray difference.
+        mean_difference: mean absolute camera-compensated difference in gray levels, high at a cut.
     """
 
     flow: np.ndarray
     residual: np.ndarray
     features: np.ndarray
+    mean_difference: float
 
 
 def _quadratic_basis(h: int, w: int, stride: int) -> np.ndarray:
@@ -44,7 +46,7 @@ def _quadratic_basis(h: int, w: int, stride: int) -> np.ndarray:
     return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
 
 
-_BASIS = {}
+_BASIS: dict[tuple[int, int], np.ndarray] = {}
 
 
 def fit_camera_motion(flow: np.ndarray) -> np.ndarray:
@@ -138,7 +140,8 @@ class MotionEstimator:
         residual = np.empty_like(flow)
         features = np.empty((FEATURE_CHANNELS, *FLOW_SIZE), np.float32)
         _features(flow, coefficients, current.astype(np.float32), previous.astype(np.float32), residual, features)
-        return Motion(flow, residual, features)
+        mean_difference = float(np.abs(features[4]).mean()) * _DIFFERENCE_SCALE
+        return Motion(flow, residual, features, mean_difference)
 
 
 def network_features(motion: Motion | None, size: tuple[int, int]) -> np.ndarray:

@@ -1,0 +1,47 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCE ?= demo
+OUT ?= out/demo
+BENCH ?= out/bench
+SHARED ?= ../shared/data
+# One BLAS thread: small products are slower with two. Waiting threads must sleep, not spin.
+export OPENBLAS_NUM_THREADS = 1
+export OMP_WAIT_POLICY = PASSIVE
+
+.PHONY: demo test bench lint clean
+
+demo: $(VENV)/.core  ## find objects in SOURCE (default: the built-in scene), write an overlay video and picture
+	$(BIN)/python -m engine.run --source "$(SOURCE)" --overlay "$(OUT)/overlay.mp4" --save-masks "$(OUT)" \
+		--stats-json "$(OUT)/stats.json" --profile $(ARGS)
+
+test: $(VENV)/.test lint  ## everything that must hold, in minutes
+	$(BIN)/python -m pytest -q -m "not slow"
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.test  ## every number of the README, as JSON under $(BENCH)
+	mkdir -p $(BENCH)
+	$(BIN)/python -m benchmarks.selection --json $(BENCH)/selection.json --clips $(SHARED)/clips
+	$(BIN)/python -m benchmarks.latency --json $(BENCH)/latency.json
+	$(BIN)/python -m benchmarks.quality --data $(SHARED) --json $(BENCH)/quality.json
+	$(BIN)/python -m pytest -q -m slow
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml tests/constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt -e .
+	touch $@
+
+$(VENV)/.test: pyproject.toml tests/constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt -e ".[test]"
+	touch $@ $(VENV)/.core
+
+clean:
+	rm -rf $(VENV) out build *.egg-info

@@ -1,0 +1,23 @@
+"""What a figure was measured on."""
+
+import os
+import platform
+from importlib import metadata
+from typing import Any
+
+
+def describe() -> dict[str, Any]:
+    """Processor, cores, Python and the versions of the packages that decide speed."""
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as info:
+            model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), model)
+    except OSError:
+        pass
+    packages = ("numpy", "numba", "opencv-python-headless", "onnxruntime", "pyzmq")
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in packages},
+    }

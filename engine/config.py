@@ -1,0 +1,149 @@
+"""Every knob of the engine, its default and the reason for it."""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.errors import UsageError
+from engine.select.config import SelectionConfig
+
+
+@dataclass(frozen=True)
+class PerceiveConfig:
+    """Flow and network."""
+
+    threads: int = 2  # both cores of a small machine; more brings nothing at this network size
+    cut_difference: float = 45.0  # gray levels of mean camera-compensated difference that mean a new shot
+
+
+@dataclass(frozen=True)
+class ProposeConfig:
+    """Which candidate masks enter the selection."""
+
+    proposals: int = 32  # candidates per frame; the selection stays below 1 ms up to about 50
+    min_area: float = 0.001  # fraction of the image; smaller blobs are specks that make near-copies
+    duplicate_iou: float = 0.9  # two masks above this are the same proposal twice
+    foreground_thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)  # levels whose blobs become candidates
+
+
+@dataclass(frozen=True)
+class IdentityConfig:
+    """How committed masks become persistent objects."""
+
+    min_similarity: float = 0.25  # below this overlap with its warped past a mask is somebody new
+    forget_after_frames: int = 60  # two seconds at 30 Hz: longer absences need the seed memory
+    embedding_weight: float = 0.25  # share of appearance in the assignment; the rest is overlap
+    recall_similarity: float = 0.85  # appearance needed to recognise an object that was away
+    smoothing: float = 0.2  # weight of the newest frame in an object's foreground score
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """The whole engine; `--print-config` shows what runs, `--set section.key=value` changes it."""
+
+    perceive: PerceiveConfig = field(default_factory=PerceiveConfig)
+    propose: ProposeConfig = field(default_factory=ProposeConfig)
+    select: SelectionConfig = field(default_factory=SelectionConfig)
+    identity: IdentityConfig = field(default_factory=IdentityConfig)
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """A ` (did you mean 'x'?)` ending for an unknown key, or the list of all known ones."""
+    names = sorted(known)
+    close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else f" (known: {', '.join(names)})"
+
+
+def _convert(key: str, value: Any, kind: Any) -> Any:
+    """`value` (text or already parsed) as the type of the field, or a one-line UsageError."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        if value is None or value in ("none", "null"):
+            return None
+        return _convert(key, value, next(k for k in typing.get_args(kind) if k is not type(None)))
+    if typing.get_origin(kind) is typing.Literal:
+        allowed = typing.get_args(kind)
+        if value not in allowed:
+            raise UsageError(f"{key}={value}: allowed are {', '.join(map(str, allowed))}")
+        return value
+    try:
+        if typing.get_origin(kind) is tuple:
+            items = value.split(",") if isinstance(value, str) else value
+            return tuple(_convert(key, item, typing.get_args(kind)[0]) for item in items)
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+        if kind is int and isinstance(value, float):
+            raise ValueError
+        return kind(value)
+    except (ValueError, TypeError, KeyError):
+        name = getattr(kind, "__name__", str(kind))
+        raise UsageError(f"{key}={value!r}: expected a value of type {name}") from None
+
+
+def apply(config: EngineConfig, settings: Mapping[str, Any]) -> EngineConfig:
+    """A copy of `config` with dotted keys replaced, e.g. {"select.lag": 3}.
+
+    Raises:
+        UsageError: unknown key (names the nearest), value of the wrong type or out of range.
+    """
+    for key, value in settings.items():
+        section_name, _, name = key.partition(".")
+        sections = [f.name for f in dataclasses.fields(config)]
+        if section_name not in sections:
+            raise UsageError(f"unknown configuration key '{key}'{nearest(key, _flat_keys(config))}")
+        section = getattr(config, section_name)
+        hints = typing.get_type_hints(type(section))
+        if name not in hints:
+            raise UsageError(f"unknown configuration key '{key}'{nearest(key, _flat_keys(config))}")
+        try:
+            section = dataclasses.replace(section, **{name: _convert(key, value, hints[name])})
+        except ValueError as error:
+            raise UsageError(f"{key}={value}: {error}") from None
+        config = dataclasses.replace(config, **{section_name: section})
+    return config
+
+
+def _flat_keys(config: EngineConfig) -> list[str]:
+    return list(flatten(config))
+
+
+def flatten(config: EngineConfig) -> dict[str, Any]:
+    """Dotted keys and values of everything in `config`."""
+    return {
+        f"{section.name}.{item.name}": getattr(getattr(config, section.name), item.name)
+        for section in dataclasses.fields(config)
+        for item in dataclasses.fields(getattr(config, section.name))
+    }
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Settings of a JSON file: either dotted keys or one object per section, e.g. {"select": {"lag": 3}}.
+
+    Raises:
+        UsageError: missing file, not JSON, not an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"configuration {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise UsageError(f"configuration {path}: not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"configuration {path}: expected an object, found {type(content).__name__}")
+    settings: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            settings |= {f"{key}.{name}": item for name, item in value.items()}
+        else:
+            settings[key] = value
+    return settings
+
+
+def to_json(config: EngineConfig) -> str:
+    """`config` as JSON that `load` reads back."""
+    return json.dumps(dataclasses.asdict(config), indent=2)

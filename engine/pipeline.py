@@ -1,0 +1,186 @@
+"""The hot path: one frame in, the scenes it settles out.
+
+`Pipeline.step` is the readable, single-threaded definition of the engine. `perceive` depends on frames
+only, so a session may run `perceive` of the next frame while `decide` works on this one.
+"""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from engine.compose import boxes_and_areas, render_labels
+from engine.config import EngineConfig
+from engine.frame import Frame
+from engine.identity import IdentityBook, Track
+from engine.perceive.network import Network
+from engine.perceive.perceiver import Perceiver
+from engine.percepts import Percepts
+from engine.propose.candidates import propose
+from engine.scene import CommitInfo, Object, Scene
+from engine.select.selection import Commit, Selection
+
+
+@dataclass(frozen=True, slots=True)
+class _Undecided:
+    """What must be kept of a frame until it is final: no image, only its percepts and its stamps."""
+
+    percepts: Percepts
+    frame_size: tuple[int, int]
+    source: str
+    t_capture_ns: int
+    pts_ns: int | None
+
+
+class Pipeline:
+    """Frames to scenes. State: the flow's previous frame, the selection window, the identity book.
+
+    Args:
+        config: every knob.
+        network: the model; shared by the pipelines of one process.
+
+    Attributes:
+        timing_ms: what each stage of the latest step took.
+    """
+
+    def __init__(self, config: EngineConfig, network: Network) -> None:
+        self._config = config
+        self._perceiver = Perceiver(network, config.perceive)
+        self.selection = Selection(config.select)
+        self._book = IdentityBook(config.identity)
+        self._window: dict[int, _Undecided] = {}
+        self.timing_ms: dict[str, float] = {}
+
+    def step(self, frame: Frame) -> list[Scene]:
+        """Scenes settled by `frame`: finals of earlier frames in order, then its own provisional one."""
+        return self.decide(frame, self.perceive(frame))
+
+    def perceive(self, frame: Frame) -> Percepts:
+        """Flow, network and candidates of `frame`; frames must come in order."""
+        return propose(self._perceiver.step(frame), self._config.propose)
+
+    def decide(self, frame: Frame, percepts: Percepts) -> list[Scene]:
+        """Selection, identity and composition for a frame already perceived."""
+        scenes = []
+        if percepts.flow is None and self._window:
+            # A cut, or another image size: nothing before it says anything about what follows.
+            scenes += self._restart()
+        self._window[frame.index] = _Undecided(
+            percepts, frame.image.shape[:2], frame.source, frame.t_capture_ns, frame.pts_ns
+        )
+        start = time.perf_counter()
+        image = None
+        if self._config.select.flow_form == "registered":
+            h, w = percepts.background.shape
+            image = cv2.resize(frame.image, (w, h), interpolation=cv2.INTER_AREA)
+        step = self.selection.step(percepts, frame.index, image)
+        selected = time.perf_counter()
+        scenes += [self._finalise(commit) for commit in step.commits]
+        if scenes and scenes[-1].frame_index == frame.index:
+            # Nothing to wait for: the frame is already final, and both topics say the same.
+            scenes.append(dataclasses.replace(scenes[-1], kind="provisional", commit=None))
+        else:
+            scenes.append(self._look_ahead(step.path))
+        done = time.perf_counter()
+        self.timing_ms = {
+            **percepts.timing_ms,
+            "select": (selected - start) * 1e3,
+            "compose": (done - selected) * 1e3,
+        }
+        return scenes
+
+    def flush(self) -> list[Scene]:
+        """Final scenes of every frame still undecided, exact for what was seen."""
+        return [self._finalise(commit) for commit in self.selection.flush()]
+
+    def reset(self) -> list[Scene]:
+        """Flush, then forget everything (source change, model swap); ids are still never reused."""
+        self._perceiver.reset()
+        return self._restart()
+
+    def _restart(self) -> list[Scene]:
+        scenes = self.flush()
+        self.selection.reset()
+        self._book.reset()
+        return scenes
+
+    def _finalise(self, commit: Commit) -> Scene:
+        undecided = self._window.pop(commit.frame_index)
+        tracks = self._book.step(commit.frame_index, undecided.percepts, commit.members)
+        self._book.settle(commit.frame_index)
+        info = CommitInfo(commit.exact, commit.lag, commit.loss_bound)
+        return _compose(commit.frame_index, undecided, commit.members, tracks, info)
+
+    def _look_ahead(self, path: list[tuple[int, tuple[int, ...]]]) -> Scene:
+        """The newest frame's scene, with the ids it will have if the best path so far turns out final.
+
+        Args:
+            path: (frame index, members) of every undecided frame along the best path, oldest first.
+        """
+        book = self._book.look_ahead()
+        tracks: list[Track] = []
+        for index, members in path:
+            tracks = book.step(index, self._window[index].percepts, members)
+        index, members = path[-1]
+        return _compose(index, self._window[index], members, tracks, None)
+
+
+def _compose(
+    frame_index: int,
+    undecided: _Undecided,
+    members: tuple[int, ...],
+    tracks: list[Track],
+    commit: CommitInfo | None,
+) -> Scene:
+    labels = render_labels(
+        undecided.percepts, members, [track.label for track in tracks], undecided.frame_size
+    )
+    found = boxes_and_areas(labels, [track.label for track in tracks])
+    objects = []
+    for track in sorted(tracks, key=lambda track: track.label):
+        if track.label not in found:
+            continue
+        box, area = found[track.label]
+        age = frame_index - track.born
+        # Sure over time, unsure in one image: what the network has yet to learn.
+        evidence = track.foreground * min(1.0, age / 10.0)
+        objects.append(
+            Object(
+                id=track.id,
+                label=track.label,
+                score=float(np.clip(track.score, 0.0, 1.0)),
+                box=box,
+                area=area,
+                age=age,
+                novelty=float(np.clip(evidence * (1.0 - track.score), 0.0, 1.0)),
+                foreground=float(np.clip(track.foreground, 0.0, 1.0)),
+            )
+        )
+    return Scene(
+        frame_index=frame_index,
+        kind="provisional" if commit is None else "final",
+        labels=labels,
+        objects=tuple(objects),
+        source=undecided.source,
+        t_capture_ns=undecided.t_capture_ns,
+        pts_ns=undecided.pts_ns,
+        commit=commit,
+    )
+
+
+def warm_up(config: EngineConfig, network: Network, frames: int = 4) -> None:
+    """Compile and allocate everything before the first real frame, on a throw-away pipeline.
+
+    A moving gradient exercises every compiled function; without this the first frames of a cold start
+    would take seconds.
+    """
+    height, width = network.size
+    y, x = np.mgrid[0:height, 0:width]
+    pipeline = Pipeline(config, network)
+    for index in range(frames):
+        wave = 127.0 + 100.0 * np.sin((x + 3.0 * index) / 9.0) * np.cos(y / 7.0)
+        image = np.repeat(wave.astype(np.uint8)[:, :, None], 3, axis=2)
+        pipeline.step(Frame(image, index, time.time_ns(), "warm-up"))
+    pipeline.flush()

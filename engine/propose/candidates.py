@@ -1,0 +1,108 @@
+"""From raw percepts to the candidates the selection chooses from.
+
+Many cheap candidates and an exact choice beat one clever head, so the foreground map's connected
+components at several levels join the network's masks.
+"""
+
+import dataclasses
+import time
+
+import cv2
+import numba
+import numpy as np
+
+from engine.config import ProposeConfig
+from engine.percepts import Percepts
+
+_OUTSIDE = np.float32(-6.0)
+"""Logit of pixels that belong to another component of the same level."""
+
+
+def foreground_components(
+    background: np.ndarray, thresholds: tuple[float, ...], min_area_px: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Connected components of the foreground map at several levels, as soft masks.
+
+    Args:
+        background: float32 [h, w] probability of background.
+        thresholds: foreground probabilities to cut at.
+        min_area_px: smaller components are left out.
+
+    Returns:
+        logits float32 [n, h, w], positive inside a component with a zero crossing at its border, and
+        scores float32 [n], the mean foreground probability inside.
+    """
+    foreground = np.clip(1.0 - background, 0.01, 0.99)
+    level_logit = np.log(foreground / (1.0 - foreground)).astype(np.float32)
+    logits, scores = [], []
+    for threshold in thresholds:
+        binary = (foreground > threshold).astype(np.uint8)
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=4)
+        shifted = level_logit - np.float32(np.log(threshold / (1.0 - threshold)))
+        for label in range(1, count):
+            if stats[label, cv2.CC_STAT_AREA] < min_area_px:
+                continue
+            inside = labels == label
+            logits.append(np.where(inside | (labels == 0), shifted, _OUTSIDE))
+            # Background pixels far from this component lie below zero anyway: they are under the level.
+            scores.append(float(foreground[inside].mean()))
+    if not logits:
+        return np.empty((0, *background.shape), np.float32), np.empty(0, np.float32)
+    return np.stack(logits), np.asarray(scores, np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _keep(masks, order, min_area_px, duplicate_iou, limit):  # type: ignore[no-untyped-def]
+    """Indices of masks kept, in `order`, dropping specks and duplicates of kept ones."""
+    count, pixels = masks.shape
+    area = np.zeros(count, np.int64)
+    for i in range(count):
+        for p in range(pixels):
+            area[i] += masks[i, p]
+    kept = np.empty(count, np.int64)
+    n = 0
+    for i in order:
+        if n == limit:
+            break
+        if area[i] < min_area_px:
+            continue
+        duplicate = False
+        for k in range(n):
+            j = kept[k]
+            small, large = min(area[i], area[j]), max(area[i], area[j])
+            if small <= duplicate_iou * large:
+                continue  # the intersection over union cannot exceed the ratio of the areas
+            inter = 0
+            for p in range(pixels):
+                inter += masks[i, p] & masks[j, p]
+            if inter > duplicate_iou * (area[i] + area[j] - inter):
+                duplicate = True
+                break
+        if not duplicate:
+            kept[n] = i
+            n += 1
+    return kept[:n]
+
+
+def propose(percepts: Percepts, config: ProposeConfig) -> Percepts:
+    """Percepts with the candidates the selection sees, best score first.
+
+    Adds the foreground map's components, drops specks (below `min_area`) and duplicates (intersection
+    over union above `duplicate_iou`), keeps at most `proposals`.
+    """
+    start = time.perf_counter()
+    h, w = percepts.background.shape
+    min_area_px = max(1, round(config.min_area * h * w))
+    extra, extra_scores = foreground_components(
+        percepts.background, config.foreground_thresholds, min_area_px
+    )
+    logits = np.concatenate([percepts.logits, extra])
+    scores = np.concatenate([percepts.scores, extra_scores])
+    masks = logits > 0
+    order = np.argsort(-scores, kind="stable")
+    flat = np.ascontiguousarray(masks.reshape(len(masks), h * w)).view(np.uint8)
+    kept = _keep(flat, order, min_area_px, config.duplicate_iou, config.proposals)
+    timing = {**percepts.timing_ms, "propose": (time.perf_counter() - start) * 1e3}
+    return dataclasses.replace(
+        percepts, masks=masks[kept], scores=scores[kept], logits=logits[kept], timing_ms=timing
+    )

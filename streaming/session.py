@@ -1,0 +1,167 @@
+"""One source through the engine: capture thread -> perceive thread -> decide, publish, save.
+
+`perceive` of the next frame overlaps `decide` of this one; the scenes are those of `Pipeline.step`.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from engine.errors import EngineError, ModelError
+from engine.frame import Frame
+from engine.percepts import Percepts
+from engine.pipeline import Pipeline
+from engine.scene import Scene
+from streaming.capture import CaptureThread
+from streaming.mailbox import Mailbox
+from streaming.publisher import Publisher
+from streaming.report import Report
+from streaming.sinks.background import BackgroundSink
+from streaming.sources.base import Source
+
+_POLL_S = 0.5
+"""How often a thread that waits for the next frame looks whether it should stop."""
+
+
+class Session:
+    """Runs one source to its end, to `max_frames`, or until `stop`.
+
+    Args:
+        source: where frames come from.
+        pipeline: the engine, fresh.
+        report: collects statistics.
+        every: process every frame (files) instead of the newest (live).
+        publisher: where scenes go, or None.
+        sinks: further receivers of frames and scenes, each on its own thread.
+        max_frames: stop after so many processed frames.
+        on_frame: called in the engine thread after each frame, e.g. for a progress bar.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        pipeline: Pipeline,
+        report: Report,
+        *,
+        every: bool,
+        publisher: Publisher | None = None,
+        sinks: Sequence[BackgroundSink] = (),
+        max_frames: int | None = None,
+        on_frame: Callable[[Frame, list[Scene]], None] | None = None,
+    ) -> None:
+        self._source = source
+        self._pipeline = pipeline
+        self._report = report
+        self._publisher = publisher
+        self._sinks = sinks
+        self._max_frames = max_frames
+        self._on_frame = on_frame
+        self._stop = threading.Event()
+        self._mailbox = Mailbox("every" if every else "newest", live=source.live)
+        self._capture = CaptureThread(source, self._mailbox, self._stop)
+        # One frame ahead is what overlaps; more would only make frames wait.
+        self._perceived: queue.Queue[tuple[Frame, Percepts, float] | BaseException | None] = queue.Queue(1)
+
+    def stop(self) -> None:
+        """End after the frame in hand; safe from signal handlers and other threads."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Process frames until the end, then flush, publish the last finals and `eos`, close the sinks.
+
+        Raises:
+            EngineError: what ended the run early; everything decided until then was published and saved.
+        """
+        if self._publisher is not None:
+            self._publisher.set_state(self._source.name, "live")
+        self._capture.start()
+        perceive = threading.Thread(target=self._perceive, name="perceive", daemon=True)
+        perceive.start()
+        error: BaseException | None = None
+        try:
+            while (item := self._perceived.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                self._decide(*item)
+        except BaseException as caught:
+            error = caught
+        self._stop.set()
+        # A perceive thread that waits for room must get it, or it would never see the stop.
+        while perceive.is_alive():
+            try:
+                self._perceived.get(timeout=0.05)
+            except queue.Empty:
+                continue
+        self._capture.stop()
+        error = self._finish() or error
+        if error is not None:
+            raise error
+
+    def _perceive(self) -> None:
+        frames = 0
+        try:
+            while not self._stop.is_set() and frames != self._max_frames:
+                frame = self._mailbox.get(timeout_s=_POLL_S)
+                if frame is None:
+                    if self._mailbox.finished:
+                        break
+                    continue
+                in_hand_s = time.perf_counter()
+                self._perceived.put((frame, self._pipeline.perceive(frame), in_hand_s))
+                frames += 1
+        except EngineError as error:
+            self._perceived.put(error)
+        except Exception as error:
+            self._perceived.put(ModelError(f"perception failed: {str(error).splitlines()[0][:200]}"))
+        finally:
+            self._perceived.put(None)
+
+    def _decide(self, frame: Frame, percepts: Percepts, in_hand_s: float) -> None:
+        scenes = self._pipeline.decide(frame, percepts)
+        decided_s = time.perf_counter()
+        timing_ms = dict(self._pipeline.timing_ms)
+        dropped = self.dropped
+        if self._publisher is not None:
+            for scene in scenes:
+                self._publisher.publish(scene, timing_ms=timing_ms, dropped=dropped)
+        published_s = time.perf_counter()
+        timing_ms["publish"] = (published_s - decided_s) * 1e3
+        age_ms = (time.time_ns() - frame.t_capture_ns) / 1e6
+        for sink in self._sinks:
+            sink.step(frame, scenes)
+        self._report.frame(timing_ms, (published_s - in_hand_s) * 1e3, age_ms, published_s)
+        self._report.set_dropped(dropped)
+        for scene in scenes:
+            self._report.scene(scene)
+        if self._on_frame is not None:
+            self._on_frame(frame, scenes)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Frames dropped so far, by cause."""
+        counts = self._capture.dropped
+        late = sum(sink.dropped for sink in self._sinks)
+        return {**counts, "sink_late": late} if late else counts
+
+    def _finish(self) -> BaseException | None:
+        """Last finals, `eos`, closed files; returns the first thing that went wrong on the way."""
+        problem: BaseException | None = None
+        scenes = self._pipeline.flush()
+        for scene in scenes:
+            self._report.scene(scene)
+            if self._publisher is not None:
+                self._publisher.publish(scene, dropped=self.dropped)
+        if self._publisher is not None:
+            self._publisher.eos(self._source.name)
+        for sink in self._sinks:
+            try:
+                sink.step(None, scenes)
+            except EngineError as error:
+                problem = problem or error
+            try:
+                sink.close()
+            except EngineError as error:
+                problem = problem or error
+        self._report.set_dropped(self.dropped)
+        return problem

@@ -1,0 +1,1 @@
+"""Where scenes go beside the network: mask files, overlay video, scores."""
