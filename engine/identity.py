@@ -23,7 +23,7 @@ class Track:
         id: identity.
         born, seen: frame indices of the first and the latest sighting.
         mask: bool [h, w], where it was last, carried along by the flow while it is missing.
-        appearance: float32 [E] unit vector, or None without embeddings.
+        appearance: float32 [E] smoothed mean embedding, or None without embeddings.
         foreground: smoothed mean foreground probability in [0, 1].
         score: the detector's score in the latest sighting.
         label: pixel value in label maps.
@@ -151,8 +151,7 @@ class IdentityBook:
         track.score = float(score)
         track.foreground += rate * (foreground - track.foreground)
         if appearance is not None and track.appearance is not None:
-            blend = (1 - rate) * track.appearance + rate * appearance
-            track.appearance = blend / max(float(np.linalg.norm(blend)), 1e-6)
+            track.appearance = (1 - rate) * track.appearance + rate * appearance
 
     def _warp(self, flow: np.ndarray | None) -> None:
         """Carry every remembered mask into the new frame: backward flow makes this a plain gather."""
@@ -186,9 +185,9 @@ class IdentityBook:
             for i, appearance in enumerate(appearances):
                 if appearance is None or track.appearance is None:
                     continue
-                alike = float(appearance @ track.appearance)
+                alike = embedding_similarity(appearance, track.appearance)
                 if overlap[i, j] > 0:
-                    similarity[i, j] = (1 - weight) * overlap[i, j] + weight * max(alike, 0.0)
+                    similarity[i, j] = (1 - weight) * overlap[i, j] + weight * alike
                 elif away and alike >= self._config.recall_similarity:
                     # Just acceptable at the recall limit: any real overlap goes first.
                     similarity[i, j] = self._config.min_similarity * alike / self._config.recall_similarity
@@ -197,9 +196,15 @@ class IdentityBook:
         return similarity
 
 
+def embedding_similarity(a: np.ndarray, b: np.ndarray) -> float:
+    """R = 2 / (1 + exp ||a - b||^2) in (0, 1] (Eq. 1 of Seeds), the measure the embedding was trained for."""
+    # Beyond 50 the similarity is zero to any use, and exp would overflow further on.
+    return 2.0 / (1.0 + float(np.exp(min(float(np.sum((a - b) ** 2)), 50.0))))
+
+
 def _appearance(embedding: np.ndarray | None, mask: np.ndarray) -> np.ndarray | None:
-    """Unit mean embedding of a mask, float32 [E]."""
+    """Mean embedding of a mask, float32 [E]."""
     if embedding is None or not mask.any():
         return None
-    mean = embedding[:, mask].mean(axis=1)
-    return mean / max(float(np.linalg.norm(mean)), 1e-6)
+    mean: np.ndarray = embedding[:, mask].mean(axis=1)
+    return mean

@@ -168,6 +168,7 @@ def run(options: argparse.Namespace) -> None:
     from streaming.sinks.overlay_video import OverlayVideo
     from streaming.sinks.truth import TruthScore
     from streaming.sources import open_source, parse_source
+    from streaming.wire import ModelInfo
 
     config = build_config(options)
     if options.print_config:
@@ -194,7 +195,11 @@ def run(options: argparse.Namespace) -> None:
         sinks.append(BackgroundSink(overlay, wait=every))
     publisher = None
     if not options.no_publish:
-        publisher = Publisher(options.publish, model=model, insecure=options.insecure)
+        # A file runs faster than any subscriber reads by and by: give bursts room instead of losing finals.
+        room = {"queue_size": 64, "send_hwm": 64} if every else {}
+        publisher = Publisher(
+            options.publish, model=ModelInfo(**model), insecure=options.insecure, **room
+        )
     try:
         warm_up(config, network)
         total = source.frame_count

@@ -1,0 +1,263 @@
+"""Training batches: crops, flips, colour changes and modality dropout over shards of samples."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from engine.perceive.motion import FEATURE_CHANNELS
+from learning.synthesis.sample import SIZE, Kind, Origin
+from learning.synthesis.shards import Shards
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""Normalisation of the network's image input, RGB: (pixel / 255 - MEAN) / STD."""
+
+INSTANCES = 8
+"""Instances of one image that train their masks; a crowded pile shows a random choice of them."""
+
+CELLS = 2
+"""Kernels trained per instance: its centre and one random cell."""
+
+PSEUDO_BACKGROUND, PSEUDO_FOREGROUND, PSEUDO_IGNORED = 0, 1, 2
+"""Values of the labels a teacher gives to unlabelled frames."""
+
+_MIN_AREA = 8.0
+"""Cells of a mask at stride 4 below which an instance is too small to be learned."""
+
+_NO_OBJECT = {
+    Origin.COMPOSITE: 1.0,
+    Origin.PEOPLE: 0.3,
+    Origin.COCO: 0.0,
+    Origin.ANIMALS: 0.3,
+    Origin.PILE: 1.0,
+    Origin.CLIP: 0.0,
+}
+"""Trust in unlabelled pixels being free of objects."""
+
+
+@dataclass
+class Batch:
+    """Tensors of one step; h, w are the crop, everything else is at stride 4 or 8.
+
+    Attributes:
+        image: float32 [B, 3, h, w], normalised RGB.
+        motion: float32 [B, 5, h, w].
+        binary: float32 [B, 1, h/4, w/4], foreground share.
+        binary_weight: float32 [B, 1, h/4, w/4], 0 where ignored.
+        heat: float32 [B, 1, h/8, w/8], centre target.
+        heat_weight: float32 [B, 1, h/8, w/8].
+        masks: float32 [B, INSTANCES, h/4, w/4].
+        cells: int64 [B, INSTANCES, CELLS], flat indices on the 1/8 grid.
+        valid: float32 [B, INSTANCES].
+        ids: int64 [B, h/4, w/4], instance ids for the embedding, -1 where ignored.
+    """
+
+    image: torch.Tensor
+    motion: torch.Tensor
+    binary: torch.Tensor
+    binary_weight: torch.Tensor
+    heat: torch.Tensor
+    heat_weight: torch.Tensor
+    masks: torch.Tensor
+    cells: torch.Tensor
+    valid: torch.Tensor
+    ids: torch.Tensor
+
+
+def motion_input(motion: np.ndarray | None) -> np.ndarray:
+    """Stored features to the network's size exactly as the engine does; zeros for None."""
+    out = np.zeros((FEATURE_CHANNELS, *SIZE), np.float32)
+    if motion is not None:
+        for channel in range(FEATURE_CHANNELS):
+            cv2.resize(motion[channel], SIZE[::-1], dst=out[channel], interpolation=cv2.INTER_LINEAR)
+    return out
+
+
+def _table(rng: np.random.Generator | None) -> np.ndarray:
+    """Look-up table float32 [256, 1, 3] from RGB bytes to network input, with a random colour change on the way."""
+    levels = np.repeat(np.linspace(0, 1, 256)[:, None], 3, axis=1)
+    if rng is not None:
+        gamma, gain, lift = np.exp(rng.normal(0, 0.2)), np.exp(rng.normal(0, 0.15)), rng.normal(0, 0.03)
+        levels = np.clip(levels**gamma * gain * np.exp(rng.normal(0, 0.06, 3)) + lift, 0, 1)
+    return ((levels - MEAN) / STD).astype(np.float32)[:, None]
+
+
+def _quarter(a: np.ndarray) -> np.ndarray:
+    """Mean of every 2x2 block, float32."""
+    return (a[::2, ::2] + a[::2, 1::2] + a[1::2, ::2] + a[1::2, 1::2]) * np.float32(0.25)
+
+
+def targets(
+    ids: np.ndarray, kinds: np.ndarray, origin: Origin, has_motion: bool, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Targets of one crop from half-resolution ids uint8 [h/2, w/2]; fields of `Batch` without the batch axis.
+
+    With motion, only moving objects are foreground and standing ones are left open; without, every labelled object
+    is foreground. A composite whose motion is hidden teaches masks only: nothing in it says what moved.
+    """
+    h, w = ids.shape[0] // 2, ids.shape[1] // 2
+    kind = kinds[ids]
+    hidden = origin == Origin.COMPOSITE and not has_motion
+    positive = (kind == Kind.MOVING) if has_motion else (kind == Kind.MOVING) | (kind == Kind.STATIC)
+    trust = 0.0 if hidden else _NO_OBJECT[origin]
+    weight = np.ones_like(kind, np.float32)
+    if not has_motion:
+        weight[~positive] = trust
+        weight[kind == Kind.DISTRACTOR] = 0
+    else:
+        weight[kind == Kind.STATIC] = 0
+    weight[kind == Kind.UNSURE] = 0
+    if hidden:
+        weight[:] = 0
+
+    out = {
+        "binary": _quarter(positive.astype(np.float32))[None],
+        "binary_weight": _quarter(weight)[None],
+        "heat": np.zeros((1, h // 2, w // 2), np.float32),
+        "masks": np.zeros((INSTANCES, h, w), np.float32),
+        "cells": np.zeros((INSTANCES, CELLS), np.int64),
+        "valid": np.zeros(INSTANCES, np.float32),
+    }
+    unclear = (kind == Kind.UNSURE) | (kind == Kind.DISTRACTOR)
+    labelled = (kind == Kind.MOVING) | (kind == Kind.STATIC)
+    heat_weight = np.where(labelled, np.float32(1), np.float32(trust))
+    heat_weight[unclear] = 0
+    heat_weight = _quarter(_quarter(heat_weight))
+    coarse_ids = ids[::2, ::2].astype(np.int64)
+    coarse_ids[unclear[::2, ::2]] = -1
+    if trust < 0.3:
+        coarse_ids[coarse_ids == 0] = -1
+    out["ids"] = coarse_ids
+    present = [int(v) for v in np.unique(ids) if kinds[v] in (Kind.MOVING, Kind.STATIC)]
+    rng.shuffle(present)
+    slot = 0
+    for value in present:
+        mask = _quarter((ids == value).astype(np.float32))
+        area = mask.sum()
+        if area < _MIN_AREA:
+            heat_weight[_quarter(mask) > 0] = 0
+            continue
+        cells = _quarter(mask)
+        y, x = np.nonzero(cells > 0.4) if (cells > 0.4).any() else np.nonzero(cells >= cells.max())
+        middle = np.argmin((y - y.mean()) ** 2 + (x - x.mean()) ** 2)
+        cy, cx = int(y[middle]), int(x[middle])
+        sigma = np.clip(0.09 * np.sqrt(area), 0.6, 3.0)
+        y0, y1, x0, x1 = max(cy - 9, 0), min(cy + 10, h // 2), max(cx - 9, 0), min(cx + 10, w // 2)
+        yy, xx = np.ogrid[y0:y1, x0:x1]
+        bump = np.exp(-((yy - cy) ** 2 + (xx - cx) ** 2) / (2 * sigma**2)).astype(np.float32)
+        np.maximum(out["heat"][0, y0:y1, x0:x1], bump, out=out["heat"][0, y0:y1, x0:x1])
+        heat_weight[cy, cx] = 1
+        if slot < INSTANCES:
+            pick = int(rng.integers(0, len(y)))
+            out["masks"][slot] = mask
+            out["cells"][slot] = (cy * (w // 2) + cx, int(y[pick]) * (w // 2) + int(x[pick]))
+            out["valid"][slot] = 1
+            slot += 1
+    out["heat_weight"] = heat_weight[None]
+    return out
+
+
+class Batches:
+    """Endless shuffled batches, or one pass over everything without augmentation.
+
+    Args:
+        shards: labelled samples.
+        clips: unlabelled frames, mixed in with `clip_share` when it is set.
+        crop: height, width of the training crops, multiples of 32.
+    """
+
+    def __init__(self, shards: Shards, size: int, crop: tuple[int, int], seed: int, clips: Shards | None = None) -> None:
+        self.shards, self._clips, self.size, self.crop = shards, clips, size, crop
+        self._rng = np.random.default_rng(seed)
+        self.clip_share = 0.0
+        self.clip_labels: np.ndarray | None = None
+        """uint8 [clips, 64, 112] of PSEUDO_* values, or None before self-training."""
+
+    def _one(self, shards: Shards, index: int, augment: bool) -> dict[str, np.ndarray]:
+        rng = self._rng
+        image, stored, ids, kinds, origin = shards[index]
+        motion = motion_input(stored)
+        has_motion = stored is not None
+        pseudo = None
+        if shards is self._clips and self.clip_labels is not None:
+            pseudo = self.clip_labels[index]
+        if augment:
+            if has_motion and rng.random() < 0.12 and pseudo is None:
+                motion[:], has_motion = 0, False
+            elif has_motion and rng.random() < 0.06:
+                image = np.full_like(image, 110) if rng.random() < 0.5 else cv2.GaussianBlur(image, (0, 0), 4)
+            h, w = self.crop
+            y, x = (int(rng.integers(0, (a - b) // 4 + 1)) * 4 for a, b in zip(SIZE, self.crop, strict=True))
+            image, motion = image[y : y + h, x : x + w], motion[:, y : y + h, x : x + w]
+            ids = ids[y // 2 : (y + h) // 2, x // 2 : (x + w) // 2]
+            if pseudo is not None:
+                pseudo = pseudo[y // 4 : (y + h) // 4, x // 4 : (x + w) // 4]
+            if rng.random() < 0.5:
+                pseudo = None if pseudo is None else pseudo[:, ::-1]
+                image, ids, motion = image[:, ::-1], ids[:, ::-1], motion[:, :, ::-1]
+                motion[0::2][:2] *= -1
+            if rng.random() < 0.08:
+                image = np.repeat(image[..., 1:2], 3, axis=2)
+        fields = targets(np.ascontiguousarray(ids), kinds, origin, has_motion, rng)
+        if pseudo is not None:
+            fields["binary"] = (pseudo == PSEUDO_FOREGROUND).astype(np.float32)[None]
+            fields["binary_weight"] = (pseudo != PSEUDO_IGNORED).astype(np.float32)[None]
+        fields["image"] = cv2.LUT(np.ascontiguousarray(image), _table(rng if augment else None))
+        fields["motion"] = motion
+        return fields
+
+    @staticmethod
+    def _stack(samples: list[dict[str, np.ndarray]]) -> Batch:
+        fields = {n: torch.from_numpy(np.stack([s[n] for s in samples])) for n in samples[0]}
+        fields["image"] = fields["image"].permute(0, 3, 1, 2)
+        return Batch(**fields)
+
+    def draw(self) -> Batch:
+        """One random batch."""
+        samples = []
+        for _ in range(self.size):
+            use_clips = self._clips is not None and self._rng.random() < self.clip_share
+            shards = self._clips if use_clips and self._clips is not None else self.shards
+            samples.append(self._one(shards, int(self._rng.integers(0, len(shards))), augment=True))
+        return self._stack(samples)
+
+    def once(self) -> Iterator[Batch]:
+        """Every sample once, full size, in order."""
+        for start in range(0, len(self.shards), self.size):
+            indices = range(start, min(start + self.size, len(self.shards)))
+            yield self._stack([self._one(self.shards, i, augment=False) for i in indices])
+
+
+class Prefetch:
+    """Draws batches on a second thread so that a step never waits for the disk."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+        self._ready: queue.Queue[Batch] = queue.Queue(maxsize=3)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._fill, daemon=True)
+        self._thread.start()
+
+    def _fill(self) -> None:
+        while not self._stop.is_set():
+            batch = self._batches.draw()
+            while not self._stop.is_set():
+                try:
+                    self._ready.put(batch, timeout=0.2)
+                    break
+                except queue.Full:
+                    continue
+
+    def next(self) -> Batch:
+        """The next batch."""
+        return self._ready.get()
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self._stop.set()
+        self._thread.join()

@@ -1,0 +1,238 @@
+"""python -m learning.pretrain: train a network from nothing on shards of synthetic samples."""
+
+import argparse
+import copy
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+# A spinning OpenMP thread makes a step many times slower as soon as anything else runs; read before torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import cv2
+import numpy as np
+import torch
+from rich.console import Console
+
+from engine.errors import EngineError, UsageError
+from learning.batches import PSEUDO_BACKGROUND, PSEUDO_FOREGROUND, PSEUDO_IGNORED, Batches, Prefetch
+from learning.losses import proposal_losses, total
+from learning.networks.compact import Compact, CompactConfig
+from learning.synthesis.shards import Shards
+from learning.validate import Figures, validate
+
+OBJECTIVES = ("proposals",)
+
+_LEARNING_RATE = 1.6e-3
+_WARM_UP_STEPS = 200
+_EMA_DECAY = 0.999
+_FULL_SIZE_FROM = 0.78
+"""Share of the time after which whole frames are trained instead of crops: slower, but what the engine will feed."""
+
+_CROP, _FULL = (192, 320), (256, 448)
+_FULL_BATCH = 10
+_SURE_FOREGROUND, _SURE_BACKGROUND = 0.65, 0.2
+_CLIP_SHARE = 0.25
+
+
+class Trainer:
+    """State of one run: network, moving average, optimiser, clock.
+
+    Args:
+        shards: folder with train_*, held_* and, for self-training, clip_* shards.
+        minutes: length of the run on the wall clock; the learning rate follows the clock.
+        self_train_from: share of the time after which a frozen teacher labels the clips; 1 = never.
+    """
+
+    def __init__(
+        self, shards: Path, out: Path, minutes: float, device: str, seed: int, batch: int, self_train_from: float
+    ) -> None:
+        torch.manual_seed(seed)
+        self.device = torch.device(device)
+        self.out, self.seconds, self.seed = out, minutes * 60, seed
+        self.network = Compact(CompactConfig()).to(self.device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.network).eval()
+        decay, plain = [], []
+        for parameter in self.network.parameters():
+            (decay if parameter.ndim > 1 else plain).append(parameter)
+        groups = [{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=_LEARNING_RATE)
+        self.step, self.elapsed = 0, 0.0
+        self.history: list[dict[str, float]] = []
+        self.self_train_from = self_train_from
+        self.clips = Shards(shards, "clip") if self_train_from < 1 else None
+        self.held = Batches(Shards(shards, "held"), 8, _FULL, seed)
+        self.batches = Batches(Shards(shards), batch, _CROP, seed, self.clips)
+        if (out / "last.pt").exists():
+            self._resume()
+
+    @property
+    def progress(self) -> float:
+        """Share of the time that has passed."""
+        return min(self.elapsed / self.seconds, 1.0)
+
+    def _resume(self) -> None:
+        state = torch.load(self.out / "last.pt", map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.elapsed, self.history = state["step"], state["elapsed_s"], state["history"]
+        # Another stream of samples than before the interruption.
+        self.batches = Batches(self.batches.shards, self.batches.size, _CROP, self.seed + self.step, self.clips)
+        if (self.out / "pseudo.npy").exists():
+            self.batches.clip_labels = np.load(self.out / "pseudo.npy")
+            self.batches.clip_share = _CLIP_SHARE
+
+    def save(self) -> None:
+        """Write last.pt (resumable) and model.pt (averaged weights only), each by an atomic rename."""
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "elapsed_s": self.elapsed,
+            "history": self.history,
+        }
+        model = {
+            "objective": "proposals",
+            "config": asdict(self.network.config),
+            "state": {n: v.half() if v.is_floating_point() else v for n, v in self.average.state_dict().items()},
+            "training": {"step": self.step, "minutes": self.elapsed / 60, "seed": self.seed, "history": self.history},
+        }
+        for name, content in (("last.pt", state), ("model.pt", model)):
+            torch.save(content, self.out / f"{name}.part")
+            (self.out / f"{name}.part").rename(self.out / name)
+
+    def train_step(self, prefetch: Prefetch) -> dict[str, float]:
+        """One update; returns the terms of the loss."""
+        warm_up = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
+        rate = _LEARNING_RATE * warm_up * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * self.progress)))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        batch = prefetch.next()
+        for name, value in vars(batch).items():
+            setattr(batch, name, value.to(self.device, non_blocking=True))
+        self.network.train()
+        with torch.autocast(self.device.type, torch.bfloat16):
+            maps = self.network.maps(
+                batch.image.contiguous(memory_format=torch.channels_last),
+                batch.motion.contiguous(memory_format=torch.channels_last),
+            )
+        losses = proposal_losses(self.network, maps, batch)
+        loss = total(losses)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimiser.step()
+        self.step += 1
+        self._average()
+        return {"total": float(loss.detach()), **{n: float(v.detach()) for n, v in losses.items()}}
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(_EMA_DECAY, (1 + self.step) / (10 + self.step))
+        pairs = zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True)
+        means, values = zip(*(p for p in pairs if p[0].is_floating_point()), strict=True)
+        torch._foreach_lerp_(means, values, 1 - decay)
+
+    @torch.no_grad()
+    def label_clips(self) -> int:
+        """Let the averaged network label the clips; frames without a clear object stay ignored. Returns frames kept."""
+        if self.clips is None:
+            return 0
+        labels = []
+        for batch in Batches(self.clips, 8, _FULL, self.seed).once():
+            out = self.average(batch.image.to(self.device), batch.motion.to(self.device))
+            p = 1 - out.background[:, 0].cpu().numpy()
+            label = np.full(p.shape, PSEUDO_IGNORED, np.uint8)
+            label[p < _SURE_BACKGROUND] = PSEUDO_BACKGROUND
+            label[p > _SURE_FOREGROUND] = PSEUDO_FOREGROUND
+            share = (label == PSEUDO_FOREGROUND).mean(axis=(1, 2))
+            unclear = (label == PSEUDO_IGNORED).mean(axis=(1, 2))
+            label[(share < 0.006) | (share > 0.7) | (unclear > 0.25)] = PSEUDO_IGNORED
+            labels.append(label)
+        self.batches.clip_labels = np.concatenate(labels)
+        np.save(self.out / "pseudo.npy", self.batches.clip_labels)
+        self.batches.clip_share = _CLIP_SHARE
+        return int((self.batches.clip_labels != PSEUDO_IGNORED).any(axis=(1, 2)).sum())
+
+    def validate(self) -> Figures:
+        """Held-out figures of the averaged network, appended to the history."""
+        figures = validate(self.average, self.held, self.device)
+        self.history.append({"step": self.step, "minutes": self.elapsed / 60, **asdict(figures)})
+        return figures
+
+
+def run(trainer: Trainer, console: Console, save_every_s: float, steps: int | None = None) -> None:
+    """Train until the clock (or the number of steps) runs out, saving and validating on the way."""
+    trainer.out.mkdir(parents=True, exist_ok=True)
+    prefetch = Prefetch(trainer.batches)
+    saved, said, begin = time.monotonic(), time.monotonic(), trainer.elapsed
+    recent: dict[str, float] = {}
+    first_step, start = trainer.step, time.monotonic()
+    try:
+        while trainer.progress < 1 and (steps is None or trainer.step - first_step < steps):
+            terms = trainer.train_step(prefetch)
+            recent = {n: 0.97 * recent.get(n, v) + 0.03 * v for n, v in terms.items()}
+            trainer.elapsed = begin + time.monotonic() - start
+            if trainer.progress > _FULL_SIZE_FROM:
+                trainer.batches.crop, trainer.batches.size = _FULL, _FULL_BATCH
+            if trainer.progress >= trainer.self_train_from and trainer.batches.clip_labels is None:
+                figures = trainer.validate()
+                kept = trainer.label_clips()
+                console.print(f"self-training on {kept} frames, held-out before: {figures}")
+                trainer.save()
+                (trainer.out / "before_self_training.pt").write_bytes((trainer.out / "model.pt").read_bytes())
+            if time.monotonic() - said > 20:
+                said = time.monotonic()
+                rate = (trainer.step - first_step) / (said - start)
+                text = " ".join(f"{n} {v:.3f}" for n, v in recent.items())
+                console.print(f"{trainer.elapsed / 60:5.1f} min  step {trainer.step}  {rate:.2f} steps/s  {text}")
+            if time.monotonic() - saved > save_every_s:
+                figures = trainer.validate()
+                console.print(f"held-out at step {trainer.step}: {figures}")
+                trainer.save()
+                saved = time.monotonic()
+    finally:
+        prefetch.close()
+    figures = trainer.validate()
+    console.print(f"held-out at the end, step {trainer.step}: {figures}")
+    trainer.save()
+    (trainer.out / "history.json").write_text(json.dumps(trainer.history, indent=1))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m learning.pretrain", description=__doc__)
+    parser.add_argument("--objective", required=True, help=" | ".join(OBJECTIVES))
+    parser.add_argument("--data", type=Path, required=True, help="folder of shards from python -m learning.synthesis")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run there resumes")
+    parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--save-every", type=float, default=240, help="seconds between checkpoints")
+    parser.add_argument("--self-train-from", type=float, default=1.0, help="share of the time; 1 = no self-training")
+    args = parser.parse_args(argv)
+    try:
+        if args.objective not in OBJECTIVES:
+            raise UsageError(f"--objective {args.objective} is unknown: choose one of {', '.join(OBJECTIVES)}")
+        if args.device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("--device cuda, but torch sees no CUDA device: use --device cpu")
+        # Batches are drawn on one thread beside the step; more would take the cores from it.
+        cv2.setNumThreads(1)
+        trainer = Trainer(
+            args.data, args.out, args.minutes, args.device, args.seed, args.batch, args.self_train_from
+        )
+        run(trainer, Console(), args.save_every)
+    except EngineError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Where sockets may be bound: this machine only, unless the user insists."""
+
+import ipaddress
+import socket as sockets
+from pathlib import Path
+
+import zmq
+
+from engine.errors import UsageError
+
+_TRANSPORTS = ("tcp", "ipc", "inproc")
+
+
+def is_loopback(endpoint: str) -> bool:
+    """True for 127.0.0.0/8, ::1, localhost, ipc and inproc: only this machine can reach them."""
+    transport, _, address = endpoint.partition("://")
+    if transport != "tcp":
+        return transport in ("ipc", "inproc")
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def bind(socket: "zmq.Socket[bytes]", endpoint: str, *, insecure: bool = False) -> str:
+    """Bind `socket` and return the endpoint in effect, with the port the system chose for port 0 or `*`.
+
+    Args:
+        insecure: also bind what other machines can reach; the traffic is neither encrypted nor authenticated.
+
+    Raises:
+        UsageError: malformed, in use, not on this machine, or reachable by others without `insecure`.
+    """
+    transport, separator, address = endpoint.partition("://")
+    if not separator or transport not in _TRANSPORTS or not address:
+        needed = "tcp://127.0.0.1:5555, ipc:///run/user/NAME or inproc://NAME"
+        raise UsageError(f"endpoint {endpoint!r} cannot be used: write it like {needed}")
+    if not is_loopback(endpoint) and not insecure:
+        raise UsageError(
+            f"endpoint {endpoint!r} can be reached from other machines without encryption: "
+            "bind 127.0.0.1, or add --insecure on a network you trust"
+        )
+    if transport == "tcp":
+        _check_port(endpoint, address.rpartition(":")[2])
+        socket.setsockopt(zmq.IPV6, int("[" in address))
+    if transport == "ipc" and not address.startswith("@"):
+        _prepare_path(endpoint, Path(address))
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        if error.errno == zmq.EADDRINUSE:
+            raise UsageError(f"endpoint {endpoint} is in use: stop its owner or choose another one") from None
+        raise UsageError(f"endpoint {endpoint} cannot be bound: {error.strerror}") from None
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
+def _check_port(endpoint: str, port: str) -> None:
+    # libzmq wraps larger numbers around silently and would serve on another port.
+    if port != "*" and not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise UsageError(
+            f"endpoint {endpoint!r} has port {port!r}: up to 65535, or * for a free one, is needed"
+        )
+
+
+def _prepare_path(endpoint: str, path: Path) -> None:
+    """Make a private folder for the socket file; refuse a path that is served already.
+
+    libzmq removes an existing socket file before it binds, which would cut off its owner without a word.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
+            probe.connect(str(path))
+    except (FileNotFoundError, ConnectionRefusedError):
+        return  # nobody there, or what a dead process left behind
+    except OSError as error:
+        raise UsageError(f"endpoint {endpoint} cannot be bound: {error}") from None
+    raise UsageError(f"endpoint {endpoint} is in use: stop its owner or choose another one")

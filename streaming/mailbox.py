@@ -1,0 +1,118 @@
+"""The hand-over of frames between a capture thread and the engine thread."""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Literal
+
+from engine.frame import Frame
+
+Policy = Literal["newest", "every"]
+
+
+class Mailbox:
+    """A slot or a queue between one producer and one consumer thread.
+
+    Args:
+        policy: "newest" keeps one frame and counts the ones it replaces as "superseded"; "every" is a queue.
+        size: capacity of the queue with policy "every".
+        live: what a full queue does. False: `put` waits (a file can). True: the oldest frame is
+            dropped and counted as "queue_full" (a camera cannot wait).
+        wakeup: one condition shared by several mailboxes, so that `wait_any` can watch them all.
+
+    Attributes:
+        dropped: frames lost here, by cause.
+    """
+
+    def __init__(
+        self,
+        policy: Policy = "newest",
+        size: int = 8,
+        *,
+        live: bool = False,
+        wakeup: threading.Condition | None = None,
+    ) -> None:
+        if policy not in ("newest", "every"):
+            raise ValueError(f"unknown policy '{policy}'; use 'newest' or 'every'")
+        if size < 1:
+            raise ValueError(f"a mailbox needs room for at least 1 frame, not {size}")
+        self.policy: Policy = policy
+        self.size = 1 if policy == "newest" else size
+        self.dropped: dict[str, int] = {}
+        self._cause_when_full = "superseded" if policy == "newest" else "queue_full"
+        self._waits_when_full = policy == "every" and not live
+        self._wakeup = wakeup if wakeup is not None else threading.Condition()
+        self._frames: deque[Frame] = deque()
+        self._closed = False
+        self._error: BaseException | None = None
+
+    def put(self, frame: Frame) -> bool:
+        """Hand over a frame; return False (frame not taken) once the mailbox is closed."""
+        with self._wakeup:
+            if self._waits_when_full:
+                self._wakeup.wait_for(lambda: self._closed or len(self._frames) < self.size)
+            if self._closed:
+                return False
+            if len(self._frames) >= self.size:
+                self._frames.popleft()
+                self.dropped[self._cause_when_full] = self.dropped.get(self._cause_when_full, 0) + 1
+            self._frames.append(frame)
+            self._wakeup.notify_all()
+            return True
+
+    def get(self, timeout_s: float | None = None) -> Frame | None:
+        """Return the next frame; None after `timeout_s` (None waits forever) or when `finished`.
+
+        Raises:
+            the error given to `fail`, once the frames put before it are taken.
+        """
+        with self._wakeup:
+            self._wakeup.wait_for(lambda: self.ready, timeout_s)
+            if self._frames:
+                frame = self._frames.popleft()
+                self._wakeup.notify_all()
+                return frame
+            if self._error is not None:
+                raise self._error
+            return None
+
+    def close(self) -> None:
+        """End the stream: waiting calls return, frames already inside can still be taken."""
+        with self._wakeup:
+            self._closed = True
+            self._wakeup.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream with an error that `get` raises to the consumer."""
+        with self._wakeup:
+            if not self._closed:
+                self._error = error
+            self._closed = True
+            self._wakeup.notify_all()
+
+    @property
+    def ready(self) -> bool:
+        """Whether `get` would return or raise at once."""
+        return bool(self._frames) or self._closed
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stream ended and every frame was taken."""
+        return self._closed and not self._frames
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+
+def wait_any(mailboxes: Sequence[Mailbox], timeout_s: float | None = None) -> bool:
+    """Sleep until one of `mailboxes` (all built with the same `wakeup`) is ready; False after `timeout_s`.
+
+    A finished mailbox counts as ready: take it off the list.
+    """
+    if not mailboxes:
+        return False
+    wakeup = mailboxes[0]._wakeup
+    if any(mailbox._wakeup is not wakeup for mailbox in mailboxes):
+        raise ValueError("wait_any needs mailboxes that share one wakeup condition")
+    with wakeup:
+        return wakeup.wait_for(lambda: any(mailbox.ready for mailbox in mailboxes), timeout_s)
