@@ -19,7 +19,7 @@ class PerceiveConfig:
     """Flow and network."""
 
     threads: int = 2  # both cores of a small machine; more brings nothing at this network size
-    cut_difference: float = 45.0  # gray levels of mean camera-compensated difference that mean a new shot
+    cut_difference: float = 26.0  # gray levels; clips stay below 23 within a shot, 98 % of cuts are above 35
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,7 @@ def run(options: argparse.Namespace) -> None:
     from streaming.sinks.overlay_video import OverlayVideo
     from streaming.sinks.truth import TruthScore
     from streaming.sources import open_source, parse_source
+    from streaming.sources.demo import is_demo
     from streaming.wire import ModelInfo
 
     config = build_config(options)
@@ -185,7 +186,7 @@ def run(options: argparse.Namespace) -> None:
     every = options.every_frame or (not source.live and not options.newest_frame)
     model = {"name": network.name, "hash": network.hash, "generation": network.generation}
     report = Report(model)
-    truth = TruthScore() if hasattr(source, "scene") else None
+    truth = TruthScore() if is_demo(uri) else None
     sinks = [BackgroundSink(truth, wait=every)] if truth is not None else []
     overlay = None
     if options.save_masks is not None:

@@ -171,7 +171,9 @@ class Batches:
         crop: height, width of the training crops, multiples of 32.
     """
 
-    def __init__(self, shards: Shards, size: int, crop: tuple[int, int], seed: int, clips: Shards | None = None) -> None:
+    def __init__(
+        self, shards: Shards, size: int, crop: tuple[int, int], seed: int, clips: Shards | None = None
+    ) -> None:
         self.shards, self._clips, self.size, self.crop = shards, clips, size, crop
         self._rng = np.random.default_rng(seed)
         self.clip_share = 0.0

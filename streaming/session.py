@@ -128,12 +128,12 @@ class Session:
         published_s = time.perf_counter()
         timing_ms["publish"] = (published_s - decided_s) * 1e3
         age_ms = (time.time_ns() - frame.t_capture_ns) / 1e6
-        for sink in self._sinks:
-            sink.step(frame, scenes)
         self._report.frame(timing_ms, (published_s - in_hand_s) * 1e3, age_ms, published_s)
         self._report.set_dropped(dropped)
         for scene in scenes:
             self._report.scene(scene)
+        for sink in self._sinks:
+            sink.step(frame, scenes)
         if self._on_frame is not None:
             self._on_frame(frame, scenes)
 

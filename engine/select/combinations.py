@@ -183,9 +183,33 @@ def _first(row: np.ndarray) -> int:
 
 @compiled
 def _grown(array: np.ndarray, size: int) -> np.ndarray:
-    out = np.empty((size, *array.shape[1:]), array.dtype)
-    out[: len(array)] = array
+    out = np.empty(size, array.dtype)
+    for i in range(len(array)):
+        out[i] = array[i]
     return out
+
+
+@compiled
+def _grown_rows(array: np.ndarray, size: int) -> np.ndarray:
+    out = np.empty((size, array.shape[1]), array.dtype)
+    for i in range(len(array)):
+        _copy(array[i], out[i])
+    return out
+
+
+@compiled
+def _copy(row: np.ndarray, out: np.ndarray) -> None:
+    # Loops instead of array assignment: they compile in a fraction of the time.
+    for i in range(len(row)):
+        out[i] = row[i]
+
+
+@compiled
+def _without(row: np.ndarray, v: int, neighbours: np.ndarray, out: np.ndarray) -> None:
+    """`out` = row without v and everything that excludes it."""
+    for i in range(len(row)):
+        out[i] = row[i] & ~neighbours[v, i]
+    out[v >> 6] &= ~(1 << (v & 63))
 
 
 @compiled
@@ -214,8 +238,9 @@ def _search(
     found_costs = np.empty(k)
     found = np.zeros((k, n_words), np.int64)
 
-    chosen[0] = 0
-    open_[0] = component
+    for i in range(n_words):
+        chosen[0, i] = 0
+    _copy(component, open_[0])
     costs[0] = 0.0
     extending[0] = False
     keys[0] = _clique_bound(open_[0], negative, neighbours, weights, rest, clique)
@@ -227,8 +252,8 @@ def _search(
             keys = _grown(keys, capacity)
             costs = _grown(costs, capacity)
             extending = _grown(extending, capacity)
-            chosen = _grown(chosen, capacity)
-            open_ = _grown(open_, capacity)
+            chosen = _grown_rows(chosen, capacity)
+            open_ = _grown_rows(open_, capacity)
             heap = _grown(heap, capacity)
         used += 1
         state = _pop(heap, waiting, keys)
@@ -238,11 +263,11 @@ def _search(
         if not improving and not extending[state]:
             # Nothing left can make it cheaper: S itself is the best of everything below this state.
             found_costs[emitted] = costs[state]
-            found[emitted] = chosen[state]
+            _copy(chosen[state], found[emitted])
             emitted += 1
             if v >= 0:
-                chosen[states] = chosen[state]
-                open_[states] = open_[state]
+                _copy(chosen[state], chosen[states])
+                _copy(open_[state], open_[states])
                 costs[states] = costs[state]
                 extending[states] = True
                 keys[states] = costs[state] + weights[v]
@@ -252,8 +277,8 @@ def _search(
             continue
         word, bit = v >> 6, 1 << (v & 63)
         # Skip v.
-        chosen[states] = chosen[state]
-        open_[states] = open_[state]
+        _copy(chosen[state], chosen[states])
+        _copy(open_[state], open_[states])
         open_[states, word] &= ~bit
         costs[states] = costs[state]
         extending[states] = extending[state]
@@ -271,10 +296,9 @@ def _search(
                 states += 1
                 waiting += 1
         # Take v. A state that extends has only costly masks left, so each one it takes is an answer.
-        chosen[states] = chosen[state]
+        _copy(chosen[state], chosen[states])
         chosen[states, word] |= bit
-        open_[states] = open_[state] & ~neighbours[v]
-        open_[states, word] &= ~bit
+        _without(open_[state], v, neighbours, open_[states])
         costs[states] = costs[state] + weights[v]
         extending[states] = False
         keys[states] = costs[states]
@@ -290,9 +314,9 @@ def _search(
         # Out of budget: finish the most promising states greedily. Their subtrees share no set.
         state = _pop(heap, waiting, keys)
         waiting -= 1
-        found[emitted] = chosen[state]
+        _copy(chosen[state], found[emitted])
         cost = costs[state]
-        rest[:] = open_[state]
+        _copy(open_[state], rest)
         first = extending[state]
         while True:
             v = _first(rest)
@@ -301,8 +325,7 @@ def _search(
             first = False
             found[emitted, v >> 6] |= 1 << (v & 63)
             cost += weights[v]
-            rest[v >> 6] &= ~(1 << (v & 63))
-            rest &= ~neighbours[v]
+            _without(rest, v, neighbours, rest)
         found_costs[emitted] = cost
         emitted += 1
     for end in range(1, emitted):  # greedy answers come out of order
@@ -343,7 +366,8 @@ def _sum_lists(
                 if best < 0 or cost < best_cost:
                     best, best_cost = i, cost
         costs[position] = best_cost
-        sets[position] = a_sets[best] | b_sets[cursor[best]]
+        for i in range(sets.shape[1]):
+            sets[position, i] = a_sets[best, i] | b_sets[cursor[best], i]
         cursor[best] += 1
         if best == reach - 1 and reach < a:
             reach += 1
@@ -355,8 +379,9 @@ def _component_of(v: int, neighbours: np.ndarray) -> np.ndarray:
     """Bit set of everything connected with v."""
     n_words = neighbours.shape[1]
     reached = np.zeros(n_words, np.int64)
-    reached[v >> 6] |= 1 << (v & 63)
-    frontier = reached.copy()
+    reached[v >> 6] = 1 << (v & 63)
+    frontier = np.zeros(n_words, np.int64)
+    frontier[v >> 6] = reached[v >> 6]
     while True:
         u = _first(frontier)
         if u < 0:
@@ -385,10 +410,11 @@ def enumerate_sets(
     """
     n = len(weights)
     n_words = max(1, (n + 63) >> 6)
-    sorted_weights = weights[order]
+    sorted_weights = np.empty(n)
     neighbours = np.zeros((n, n_words), np.int64)
     negative = np.zeros(n_words, np.int64)
     for a in range(n):
+        sorted_weights[a] = weights[order[a]]
         for b in range(n):
             if conflicts[order[a], order[b]]:
                 neighbours[a, b >> 6] |= 1 << (b & 63)
@@ -405,9 +431,9 @@ def enumerate_sets(
         if seen[v >> 6] & (1 << (v & 63)):
             continue
         component = _component_of(v, neighbours)
-        seen |= component
         size = 0
         for i in range(n_words):
+            seen[i] |= component[i]
             size += popcount(component[i])
         # Each component may use its share of what is left, so one hard tangle cannot starve the others.
         share = budget if budget == _UNLIMITED else max(1, (budget - used) * size // (n - done))

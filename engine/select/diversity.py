@@ -27,10 +27,12 @@ def _distinct(members: np.ndarray, words: np.ndarray, k: int, max_iou: float) ->
         if count == k:
             break
         union = unions[count]
-        union[:] = 0
+        for j in range(n_words):
+            union[j] = 0
         for v in range(members.shape[1]):
             if members[row, v]:
-                union |= words[v]
+                for j in range(n_words):
+                    union[j] |= words[v, j]
         distinct = True
         for other in range(count):
             shared, either = 0, 0

@@ -6,7 +6,14 @@ import sys
 from pathlib import Path
 
 import cv2
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from engine.errors import EngineError, UsageError
 from learning.synthesis.assets import build_library, open_library
@@ -38,10 +45,16 @@ def _watch(job: tuple[list[Path], Path, int]) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m learning.synthesis", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with people/ coco/ animals/ photos/ textures/ clips/")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the shards; finished shards are kept")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with people/ coco/ animals/ photos/ textures/ clips/"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the shards; finished shards are kept"
+    )
     parser.add_argument("--samples", type=int, default=14000)
-    parser.add_argument("--held-out", type=int, default=_HELD_OUT_SAMPLES, help="samples from pictures kept apart")
+    parser.add_argument(
+        "--held-out", type=int, default=_HELD_OUT_SAMPLES, help="samples from pictures kept apart"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--shard-samples", type=int, default=500)
@@ -50,7 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         if not args.data.is_dir():
-            raise UsageError(f"--data {args.data} is not a folder: give the folder that holds people/, coco/, photos/ ...")
+            raise UsageError(
+                f"--data {args.data} is not a folder: give the folder that holds people/, coco/, photos/ ..."
+            )
         _run(args)
     except EngineError as error:
         print(error, file=sys.stderr)
@@ -67,7 +82,13 @@ def _run(args: argparse.Namespace) -> None:
             count = min(args.shard_samples, total - start)
             if not path.exists():
                 jobs.append((prefix, args.out / "assets", path, args.seed, start, count))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with multiprocessing.Pool(args.workers) as pool, Progress(*columns) as progress:
         task = progress.add_task("rendering", total=sum(job[5] for job in jobs))
         for done in pool.imap_unordered(_render, jobs):

@@ -39,5 +39,11 @@ def _frames(video: Path, count: int, gap: int) -> Iterator[Sample]:
         motion = estimator.step(frame)
         if wanted and motion is not None:
             none = np.zeros(MAX_INSTANCES, np.uint8)
-            yield Sample(np.ascontiguousarray(frame[..., ::-1]), motion.features, np.zeros(SIZE, np.uint8), none, Origin.CLIP)
+            yield Sample(
+                np.ascontiguousarray(frame[..., ::-1]),
+                motion.features,
+                np.zeros(SIZE, np.uint8),
+                none,
+                Origin.CLIP,
+            )
     capture.release()

@@ -60,7 +60,9 @@ def _object_motion(rng: Rng, camera: Camera, centre: np.ndarray, tracked: bool) 
         shift = local + speed * np.array([np.cos(direction), np.sin(direction) * 0.7])
     angle = rng.normal(0, 0.03) if rng.random() < 0.5 else 0.0
     scale = np.exp(rng.normal(0, 0.015))
-    return similarity((float(centre[0]), float(centre[1])), (float(shift[0]), float(shift[1])), angle, float(scale))
+    return similarity(
+        (float(centre[0]), float(centre[1])), (float(shift[0]), float(shift[1])), angle, float(scale)
+    )
 
 
 def _moves(motion: np.ndarray, camera: Camera, box: np.ndarray) -> bool:
@@ -70,7 +72,9 @@ def _moves(motion: np.ndarray, camera: Camera, box: np.ndarray) -> bool:
     return float(np.hypot(relative[:, 0], relative[:, 1]).mean()) >= _MIN_RELATIVE_PX
 
 
-def _placed(rng: Rng, rgba: np.ndarray, side_px: float, roll: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _placed(
+    rng: Rng, rgba: np.ndarray, side_px: float, roll: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Random place of a cut-out: frame -> cut-out matrix, its centre [2] and corners [4, 2] in the frame."""
     h, w = rgba.shape[:2]
     scale = side_px / max(h, w)
@@ -78,18 +82,24 @@ def _placed(rng: Rng, rgba: np.ndarray, side_px: float, roll: float) -> tuple[np
     centre = np.array([rng.uniform(0.02, 0.98) * SIZE[1], rng.uniform(0.05, 0.95) * SIZE[0]])
     flip = -1.0 if rng.random() < 0.5 else 1.0
     c, s = np.cos(roll), np.sin(roll)
-    to_frame = np.array([[c * flip * scale * stretch, -s * scale, 0], [s * flip * scale * stretch, c * scale, 0], [0, 0, 1.0]])
+    to_frame = np.array(
+        [[c * flip * scale * stretch, -s * scale, 0], [s * flip * scale * stretch, c * scale, 0], [0, 0, 1.0]]
+    )
     to_frame[:2, 2] = centre - to_frame[:2, :2] @ np.array([w / 2, h / 2])
     corners = transform(to_frame, np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32))
     return np.linalg.inv(to_frame), centre, corners
 
 
 def _any_cutout(rng: Rng, library: Library, held_out: bool, shapes: float) -> np.ndarray:
-    start, end = (library.shapes_from, len(library.offsets)) if rng.random() < shapes else (0, library.shapes_from)
+    start, end = (
+        (library.shapes_from, len(library.offsets)) if rng.random() < shapes else (0, library.shapes_from)
+    )
     rgba = library.cutout(choose(rng, end, held_out, start))
     if rng.random() < 0.3:
         rgba = rgba.copy()
-        gain = np.exp(rng.normal(0, 0.25, 3)) if rng.random() < 0.5 else np.exp(rng.normal(0, 0.4)) * np.ones(3)
+        gain = (
+            np.exp(rng.normal(0, 0.25, 3)) if rng.random() < 0.5 else np.exp(rng.normal(0, 0.4)) * np.ones(3)
+        )
         rgba[..., :3] = np.clip(rgba[..., :3] * gain, 0, 255).astype(np.uint8)
     return rgba
 
@@ -97,7 +107,10 @@ def _any_cutout(rng: Rng, library: Library, held_out: bool, shapes: float) -> np
 def _shadow(rng: Rng, probability: float) -> dict[str, object]:
     if rng.random() >= probability:
         return {}
-    return {"shadow": float(rng.uniform(0.15, 0.65)), "shadow_shift": (float(rng.normal(0, 6)), float(rng.uniform(0, 12)))}
+    return {
+        "shadow": float(rng.uniform(0.15, 0.65)),
+        "shadow_shift": (float(rng.normal(0, 6)), float(rng.uniform(0, 12))),
+    }
 
 
 def _pasted(rng: Rng, cast: Cast, library: Library, camera: Camera, held_out: bool, tracked: bool) -> None:
@@ -122,7 +135,9 @@ def _standing(rng: Rng, cast: Cast, library: Library, camera: Camera, held_out: 
         width = SIDE_PX * rng.uniform(0.04, 0.3) if rng.random() < 0.6 else SIDE_PX * 0.8
         low = int((SIDE_PX - width) / 2)
         alpha[2:-2, low : SIDE_PX - low] = 255
-        place, _, _ = _placed(rng, colour, rng.uniform(200, 600), rng.normal(0, 0.2) + np.pi / 2 * (rng.random() < 0.2))
+        place, _, _ = _placed(
+            rng, colour, rng.uniform(200, 600), rng.normal(0, 0.2) + np.pi / 2 * (rng.random() < 0.2)
+        )
         bend = None
         cast.add(Layer(np.dstack([colour, alpha]), place, motion, 0, bend), Kind.ABSENT)
         return
@@ -132,7 +147,14 @@ def _standing(rng: Rng, cast: Cast, library: Library, camera: Camera, held_out: 
 
 
 def _residents(
-    rng: Rng, cast: Cast, library: Library, scene: int, view: np.ndarray, camera: Camera, moving: bool, tracked: bool
+    rng: Rng,
+    cast: Cast,
+    library: Library,
+    scene: int,
+    view: np.ndarray,
+    camera: Camera,
+    moving: bool,
+    tracked: bool,
 ) -> None:
     """The objects of a real picture, drawn again over their own painted-over holes."""
     ids = library.instances[scene]
@@ -191,7 +213,11 @@ def draw_still(rng: Rng, library: Library, held_out: bool) -> tuple[Stage, np.nd
     view, camera, cast = _view(rng), draw_camera(rng, calm=True), Cast()
     _residents(rng, cast, library, scene, view, camera, moving=False, tracked=False)
     origin = Origin[SOURCES[int(library.sources[scene])].upper()]
-    return Stage(np.asarray(library.images[scene]), view, camera.matrix(), None, cast.layers), cast.kinds, origin
+    return (
+        Stage(np.asarray(library.images[scene]), view, camera.matrix(), None, cast.layers),
+        cast.kinds,
+        origin,
+    )
 
 
 def _bin_floor(rng: Rng, picture: np.ndarray) -> np.ndarray:
@@ -237,11 +263,12 @@ def draw_pile(rng: Rng, library: Library, held_out: bool) -> tuple[Stage, np.nda
     typical = log_uniform(rng, 34, 90) if crowded else log_uniform(rng, 40, 200)
     for _ in range(count):
         rgba = _any_cutout(rng, library, held_out, 0.6)
-        place, centre, corners = _placed(rng, rgba, typical * np.exp(rng.normal(0, 0.35)), rng.uniform(0, 2 * np.pi))
+        place, centre, corners = _placed(
+            rng, rgba, typical * np.exp(rng.normal(0, 0.35)), rng.uniform(0, 2 * np.pi)
+        )
         motion, kind = camera.matrix(), Kind.STATIC
         if moving and rng.random() < 0.15:
             motion = _object_motion(rng, camera, centre, tracked=False)
             kind = Kind.MOVING if _moves(motion, camera, corners) else Kind.STATIC
         cast.add(Layer(rgba, place, motion, 0, **_shadow(rng, 0.7)), kind)  # type: ignore[arg-type]
     return Stage(canvas, view, camera.matrix(), None, cast.layers), cast.kinds, Origin.PILE
-

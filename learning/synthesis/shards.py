@@ -75,4 +75,10 @@ class Shards:
         row = index - int(self._starts[shard])
         fields = self._shards[shard]
         motion = unpack_motion(fields["motion"][row]) if fields["has_motion"][row] else None
-        return fields["image"][row], motion, fields["ids"][row], fields["kinds"][row], Origin(fields["origin"][row])
+        return (
+            fields["image"][row],
+            motion,
+            fields["ids"][row],
+            fields["kinds"][row],
+            Origin(fields["origin"][row]),
+        )

@@ -103,7 +103,7 @@ def _encode(scene: Scene, encoding: str, seq: int) -> list[bytes]:
     )
 
 
-def _with_header(parts: list[bytes], **changes: Any) -> list[bytes]:
+def _with_header(parts: list[bytes], /, **changes: Any) -> list[bytes]:
     return [parts[0], json.dumps(json.loads(parts[1]) | changes).encode(), *parts[2:]]
 
 

@@ -64,7 +64,9 @@ def test_all_sets_come_back_when_fewer_than_k_exist():
 
 
 def test_a_set_comes_before_its_superset_of_equal_cost():
-    sets = [members for _, members in best_combinations(np.array([0.0, -1.0, 0.0]), np.zeros((3, 3), bool), 3)]
+    sets = [
+        members for _, members in best_combinations(np.array([0.0, -1.0, 0.0]), np.zeros((3, 3), bool), 3)
+    ]
     assert sets[0] == (1,)
 
 

@@ -36,7 +36,7 @@ SCENE_KEYS = {
 }
 
 
-def with_header(parts: list[bytes], **changes) -> list[bytes]:
+def with_header(parts: list[bytes], /, **changes) -> list[bytes]:
     """The message with header keys replaced; the value `...` removes one."""
     header = json.loads(parts[1]) | changes
     header = {key: value for key, value in header.items() if value is not ...}
@@ -119,7 +119,7 @@ def test_numpy_scalars_from_a_detector_become_plain_numbers():
     item = make_object(
         np.int64(4), np.uint16(2), score=np.float32(0.5), box=tuple(np.arange(4)), area=np.int32(9)
     )
-    message = decode(encode_scene(make_scene(np.int64(2), objects=(item,)), session="a", seq=np.int64(0) + 0))
+    message = decode(encode_scene(make_scene(np.int64(2), objects=(item,)), **IDS))
     assert message.objects == (make_object(4, 2, score=0.5, box=(0, 1, 2, 3), area=9),)
 
 
@@ -163,7 +163,7 @@ def test_the_end_of_a_stream_travels_on_the_state_topic():
 
 
 def test_unknown_states_are_not_sent():
-    with pytest.raises(WireError, match="'asleep'.*live, stalled, reconnecting, ended"):
+    with pytest.raises(WireError, match=r"'asleep'.*live, stalled, reconnecting, ended"):
         encode_heartbeat("cam", "asleep", **IDS)
 
 
@@ -197,7 +197,7 @@ def test_unknown_keys_and_parts_are_ignored(parts):
 
 
 def test_a_newer_protocol_is_refused_with_both_versions(parts):
-    with pytest.raises(WireError, match="protocol version 2 is newer than 1, update this reader"):
+    with pytest.raises(WireError, match="protocol version 2, this reader knows 1: update the reader"):
         decode(with_header(parts, v=2))
 
 
@@ -314,8 +314,7 @@ EXAMPLE = encode_scene(make_scene(3), **IDS)
 def read_or_refuse(parts: list[bytes]) -> None:
     try:
         message = decode(parts)
-    except WireError as error:
-        assert str(error)
+    except WireError:
         return
     if message.encoding:
         assert message.labels.shape == message.size
@@ -333,14 +332,14 @@ def test_random_header_values_never_do_more_than_raise_a_wire_error(key, value):
     read_or_refuse(with_header(EXAMPLE, **{key: value}))
 
 
+NESTED_KEYS = [
+    *(("objects", key) for key in ("id", "label", "box", "score")),
+    *(("parts", key) for key in ("name", "encoding", "dtype", "shape")),
+]
+
+
 @settings(deadline=None, max_examples=300)
-@given(
-    value=json_values,
-    path=st.sampled_from(
-        [("objects", k) for k in ("id", "label", "box", "score")]
-        + [("parts", k) for k in ("name", "encoding", "dtype", "shape")]
-    ),
-)
+@given(value=json_values, path=st.sampled_from(NESTED_KEYS))
 def test_random_values_inside_lists_never_do_more_than_raise_a_wire_error(value, path):
     items = json.loads(EXAMPLE[1])[path[0]]
     items[0][path[1]] = value

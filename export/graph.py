@@ -1,0 +1,86 @@
+"""Writes the fp32 ONNX graph of a checkpoint, with the metadata of the model contract."""
+
+import json
+import logging
+import subprocess
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+
+from engine.perceive.motion import FEATURE_CHANNELS, MOTION_DEFINITION
+from export.checkpoint import Checkpoint
+from learning.batches import MEAN, STD
+from learning.networks.compact import MASK_STRIDE
+from learning.synthesis.sample import SIZE
+
+INPUTS = ("image", "motion")
+OUTPUTS = ("masks", "scores", "background", "embedding")
+_OPSET = 18
+
+
+def contract_metadata(checkpoint: Checkpoint, name: str) -> dict[str, str]:
+    """The `metadata_props` every model carries; all values are strings."""
+    normalisation = {"mean": list(MEAN), "std": list(STD), "scale": 1 / 255, "channels": "RGB"}
+    return {
+        "contract": "1",
+        "name": name,
+        "normalisation": json.dumps(normalisation),
+        "motion": MOTION_DEFINITION,
+        "stride": str(MASK_STRIDE),
+        "size": f"{SIZE[0]}x{SIZE[1]}",
+        "training": checkpoint.summary,
+        "revision": _revision(),
+    }
+
+
+def _revision() -> str:
+    here = Path(__file__).parent
+    try:
+        result = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return result.stdout.strip() or "unknown"
+
+
+def set_metadata(model: onnx.ModelProto, metadata: dict[str, str]) -> None:
+    """Replace the model's metadata."""
+    del model.metadata_props[:]
+    for key, value in metadata.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+
+
+def write_graph(checkpoint: Checkpoint, path: Path) -> None:
+    """Export the network with static shapes, by torch's graph-capturing exporter."""
+    image = torch.zeros(1, 3, *SIZE)
+    motion = torch.zeros(1, FEATURE_CHANNELS, *SIZE)
+    exporter_log = logging.getLogger("torch.onnx")
+    level = exporter_log.level
+    # The exporter reports libraries it does not need (torchvision) at warning level.
+    exporter_log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                checkpoint.network,
+                (image, motion),
+                str(path),
+                input_names=list(INPUTS),
+                output_names=list(OUTPUTS),
+                opset_version=_OPSET,
+                dynamo=True,
+                optimize=True,
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        exporter_log.setLevel(level)

@@ -1,0 +1,434 @@
+"""The publisher: never in the engine's way, never silent about a loss, and friendly to newcomers."""
+
+import json
+import logging
+import math
+import stat
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import zmq
+
+import streaming.publisher
+from engine.errors import EngineError, UsageError
+from streaming.endpoint import is_loopback
+from streaming.outbox import Outbox
+from streaming.publisher import Publisher
+from streaming.subscriber import MaskSubscriber
+from streaming.wire import ModelInfo, WireError, decode
+from tests.streaming.scenes import eventually, make_object, make_scene, read_by_the_page
+
+ANY_PORT = "tcp://127.0.0.1:0"
+
+
+@pytest.fixture
+def publisher():
+    with Publisher(ANY_PORT) as publisher:
+        yield publisher
+
+
+@contextmanager
+def raw_subscriber(endpoint: str, *prefixes: bytes, hwm: int = 1000):
+    """A plain SUB socket; receiving fails after 5 s instead of hanging."""
+    context = zmq.Context()
+    socket = context.socket(zmq.SUB)
+    socket.set_hwm(hwm)
+    socket.setsockopt(zmq.RCVTIMEO, 5000)
+    for prefix in prefixes:
+        socket.setsockopt(zmq.SUBSCRIBE, prefix)
+    socket.connect(endpoint)
+    try:
+        yield socket
+    finally:
+        context.destroy(linger=0)
+
+
+@pytest.fixture
+def encoded(monkeypatch) -> list:
+    """Scenes encoded so far."""
+    scenes = []
+    encode_scene = streaming.publisher.encode_scene
+
+    def counting(scene, **kwargs):
+        scenes.append(scene)
+        return encode_scene(scene, **kwargs)
+
+    monkeypatch.setattr(streaming.publisher, "encode_scene", counting)
+    return scenes
+
+
+@pytest.mark.parametrize("transport", ["tcp", "ipc"])
+def test_a_plain_subscriber_reads_the_masks_that_were_published(transport, tmp_path):
+    endpoint = ANY_PORT if transport == "tcp" else f"ipc://{tmp_path}/masks"
+    rng = np.random.default_rng(1)
+    maps = [rng.integers(0, 4, (30, 40)).astype(np.uint16) for _ in range(20)]
+    with (
+        Publisher(endpoint, queue_size=64, send_hwm=64) as publisher,
+        raw_subscriber(publisher.endpoint, b"masks/cam/final/") as socket,
+    ):
+        assert publisher.wait_for_subscriber(5)
+        for frame, labels in enumerate(maps):
+            publisher.publish(make_scene(frame, labels=labels), timing_ms={"select": 1.5}, dropped={"late": 3})
+        for frame, labels in enumerate(maps):
+            parts = socket.recv_multipart()
+            header, found = read_by_the_page(parts)
+            assert parts[0] == b"masks/cam/final/"
+            assert (header["frame"], header["seq"], header["session"]) == (frame, frame, publisher.session)
+            assert (header["timing_ms"], header["dropped"]) == ({"select": 1.5}, {"late": 3})
+            np.testing.assert_array_equal(found, labels)
+
+
+def test_nothing_is_encoded_while_nobody_subscribes(publisher, encoded):
+    for frame in range(20):
+        publisher.publish(make_scene(frame))
+    with raw_subscriber(publisher.endpoint, b"masks/cam/final/") as socket:
+        # The newcomer's message has passed through the same thread after all that was published before.
+        assert decode(socket.recv_multipart()).frame == 19
+    assert [scene.frame_index for scene in encoded] == [19]
+
+
+def test_topics_nobody_subscribed_to_are_not_encoded(publisher, encoded):
+    with raw_subscriber(publisher.endpoint, b"masks/cam/final/") as socket:
+        assert publisher.wait_for_subscriber(5)
+        for frame in range(5):
+            publisher.publish(make_scene(frame, "provisional"))
+            publisher.publish(make_scene(frame, source="cam10"))
+            publisher.publish(make_scene(frame))
+            assert decode(socket.recv_multipart()).frame == frame
+    assert {(scene.kind, scene.source) for scene in encoded} == {("final", "cam")}
+
+
+def test_encoding_stops_when_the_last_subscriber_leaves(publisher, encoded):
+    with raw_subscriber(publisher.endpoint, b"masks/") as socket:
+        assert publisher.wait_for_subscriber(5)
+        publisher.publish(make_scene(0))
+        socket.recv_multipart()
+
+    def published_without_encoding() -> bool:
+        before = len(encoded)
+        publisher.publish(make_scene(1))
+        eventually(lambda: len(encoded) > before, 0.05)
+        return len(encoded) == before
+
+    assert eventually(published_without_encoding)
+
+
+def test_a_newcomer_gets_the_last_message_of_every_topic_at_once(publisher):
+    for frame in range(3):
+        publisher.publish(make_scene(frame, "provisional"))
+    publisher.publish(make_scene(1))
+    publisher.eos("gone")
+    start_s = time.monotonic()
+    with raw_subscriber(publisher.endpoint, b"") as socket:
+        found = [decode(socket.recv_multipart()) for _ in range(4)]
+    assert time.monotonic() - start_s < 0.5
+    assert {(message.topic, message.frame) for message in found[:2]} == {
+        (b"masks/cam/provisional/", 2),
+        (b"masks/cam/final/", 1),
+    }
+    # States after scenes and ends last, or a reader would stop too early.
+    assert [(message.source, message.state) for message in found[2:]] == [("cam", "live"), ("gone", "ended")]
+
+
+def test_a_burst_for_a_newcomer_is_larger_than_the_send_queue_and_still_complete():
+    with Publisher(ANY_PORT, send_hwm=1) as publisher:
+        for camera in range(30):
+            publisher.publish(make_scene(camera, source=f"cam{camera}"))
+        with raw_subscriber(publisher.endpoint, b"masks/") as socket:
+            found = {decode(socket.recv_multipart()).source for _ in range(30)}
+        assert len(found) == 30
+        assert publisher.dropped == {}
+
+
+def test_those_already_there_do_not_see_the_newcomers_copy_twice(publisher):
+    with MaskSubscriber(publisher.endpoint, every=True) as first:
+        assert publisher.wait_for_subscriber(5)
+        publisher.publish(make_scene(0))
+        assert first.read(5).frame == 0
+        for _ in range(3):
+            with raw_subscriber(publisher.endpoint, b"masks/") as late:
+                assert decode(late.recv_multipart()).frame == 0
+        publisher.publish(make_scene(1))
+        assert first.read(5).frame == 1
+        assert first.missed == 0
+
+
+def test_seq_counts_per_topic_and_the_session_is_new_per_start(publisher):
+    with raw_subscriber(publisher.endpoint, b"masks/") as socket:
+        assert publisher.wait_for_subscriber(5)
+        expected = []
+        for frame, kind in enumerate(["final", "provisional", "final", "final", "provisional"]):
+            publisher.publish(make_scene(frame, kind))
+            message = decode(socket.recv_multipart())
+            assert message.session == publisher.session
+            expected.append(message.seq)
+    assert expected == [0, 0, 1, 2, 1]
+    with Publisher(ANY_PORT) as other:
+        assert other.session != publisher.session
+
+
+def test_a_replaced_model_is_told_with_the_next_scene(publisher):
+    with MaskSubscriber(publisher.endpoint, every=True) as masks:
+        publisher.model = ModelInfo("a", "1", 0)
+        publisher.publish(make_scene(0))
+        publisher.model = ModelInfo("b", "2", 1)
+        publisher.publish(make_scene(1))
+        # The subscriber may join after the first; the last one is certain.
+        while (message := masks.read(5)).frame != 1:
+            assert message.model == ModelInfo("a", "1", 0)
+        assert message.model == ModelInfo("b", "2", 1)
+
+
+def test_states_are_told_at_once_and_every_second(publisher):
+    publisher.set_state("a", "live")
+    publisher.set_state("b", "stalled")
+    with raw_subscriber(publisher.endpoint, b"state/") as socket:
+        start_s = time.monotonic()
+        first = [decode(socket.recv_multipart()) for _ in range(2)]
+        assert {(message.source, message.state) for message in first} == {("a", "live"), ("b", "stalled")}
+        publisher.set_state("a", "reconnecting")
+        publisher.set_state("a", "reconnecting")
+        changed = decode(socket.recv_multipart())
+        assert (changed.source, changed.state) == ("a", "reconnecting")
+        assert time.monotonic() - start_s < 0.9
+        beats = [decode(socket.recv_multipart()) for _ in range(4)]
+    assert sorted((message.source, message.state) for message in beats) == [
+        ("a", "reconnecting"),
+        ("a", "reconnecting"),
+        ("b", "stalled"),
+        ("b", "stalled"),
+    ]
+    for source in "ab":
+        told = [message for message in [*first, changed, *beats] if message.source == source]
+        gaps_s = np.diff([message.t_publish_ns for message in told[-2:]]) / 1e9
+        assert 0.9 < gaps_s[0] < 1.5
+        assert [message.seq for message in told] == list(range(told[0].seq, told[0].seq + len(told)))
+
+
+def test_the_end_follows_the_last_scene_and_is_repeated_for_late_ones(publisher):
+    publisher.publish(make_scene(0))
+    publisher.eos("cam")
+    publisher.set_state("cam", "ended")
+    with raw_subscriber(publisher.endpoint, b"") as socket:
+        kinds = [decode(socket.recv_multipart()).kind for _ in range(3)]
+    assert kinds == ["final", "eos", "eos"]
+
+
+def test_a_source_that_publishes_again_is_live_again(publisher):
+    publisher.eos("cam")
+    publisher.publish(make_scene(0))
+    with MaskSubscriber(publisher.endpoint) as masks:
+        assert masks.read(5).frame == 0
+        assert eventually(lambda: masks.state("cam") == "live")
+
+
+def test_closing_sends_what_waits_first():
+    publisher = Publisher(ANY_PORT, queue_size=300)
+    with raw_subscriber(publisher.endpoint, b"") as socket:
+        assert publisher.wait_for_subscriber(5)
+        for frame in range(300):
+            publisher.publish(make_scene(frame))
+        publisher.eos("cam")
+        publisher.close(timeout_s=10)
+        found = []
+        while not found or found[-1].kind != "eos":
+            found.append(decode(socket.recv_multipart()))
+    assert [message.frame for message in found if message.kind == "final"] == list(range(300))
+    with pytest.raises(EngineError, match="is closed"):
+        publisher.publish(make_scene(0))
+    publisher.close()
+
+
+def test_a_subscriber_that_never_reads_delays_neither_publish_nor_close():
+    labels = np.random.default_rng(2).integers(0, 2**16, (480, 854)).astype(np.uint16)
+    publisher = Publisher(ANY_PORT, encoding="raw")
+    with raw_subscriber(publisher.endpoint, b"masks/stuck/", hwm=1):
+        assert publisher.wait_for_subscriber(5)
+        slowest_s = 0.0
+        for frame in range(100):
+            start_s = time.perf_counter()
+            publisher.publish(make_scene(frame, source="stuck", labels=labels))
+            slowest_s = max(slowest_s, time.perf_counter() - start_s)
+            assert eventually(lambda: len(publisher._outbox) < 10)
+        assert slowest_s < 0.1
+        assert publisher.dropped["slow_subscriber"] > 0
+        start_s = time.monotonic()
+        publisher.close(timeout_s=0.3)
+        assert time.monotonic() - start_s < 2
+
+
+def test_a_subscriber_that_never_reads_takes_nothing_from_the_others():
+    labels = np.random.default_rng(2).integers(0, 2**16, (480, 854)).astype(np.uint16)
+    with (
+        Publisher(ANY_PORT, encoding="raw") as publisher,
+        raw_subscriber(publisher.endpoint, b"masks/", hwm=1),
+        MaskSubscriber(publisher.endpoint, every=True) as masks,
+    ):
+        publisher.publish(make_scene(0, labels=labels))
+        assert masks.read(5).frame == 0
+        for frame in range(1, 60):
+            publisher.publish(make_scene(frame, labels=labels))
+            assert masks.read(5).frame == frame
+        assert masks.missed == 0
+        assert publisher.dropped["slow_subscriber"] > 0
+
+
+def test_messages_are_whole_under_load():
+    """Four topics from four threads as fast as they can: every message has its own header and labels."""
+    per_topic = 150
+    topics = [(source, kind) for source in ("a", "b") for kind in ("provisional", "final")]
+    with (
+        Publisher(ANY_PORT, queue_size=8) as publisher,
+        raw_subscriber(publisher.endpoint, b"masks/", hwm=4) as socket,
+    ):
+        assert publisher.wait_for_subscriber(5)
+
+        def publish(number: int) -> None:
+            source, kind = topics[number]
+            for frame in range(per_topic):
+                labels = np.full((20 + number, 30), number * 1000 + frame, np.uint16)
+                publisher.publish(make_scene(frame, kind, source, labels=labels))
+
+        threads = [threading.Thread(target=publish, args=(number,)) for number in range(len(topics))]
+        for thread in threads:
+            thread.start()
+        last, received = {}, 0
+        while len(last) < len(topics) or min(last.values()) < per_topic - 1:
+            parts = socket.recv_multipart()
+            assert len(parts) == 3
+            message = decode(parts)
+            number = topics.index((message.source, message.kind))
+            assert message.size == (20 + number, 30)
+            assert (message.labels == number * 1000 + message.frame).all()
+            assert message.seq == message.frame > last.get(number, -1)
+            last[number] = message.frame
+            received += 1
+        for thread in threads:
+            thread.join()
+    lost = len(topics) * per_topic - received
+    assert lost == 0 or publisher.dropped
+
+
+def test_content_that_may_not_go_on_the_wire_is_counted_and_the_next_scene_is_sent(publisher, caplog):
+    with raw_subscriber(publisher.endpoint, b"masks/") as socket, caplog.at_level(logging.WARNING):
+        assert publisher.wait_for_subscriber(5)
+        for frame in range(2):
+            publisher.publish(make_scene(frame, objects=(make_object(score=math.nan),)))
+        publisher.publish(make_scene(2))
+        message = decode(socket.recv_multipart())
+    assert (message.frame, message.seq) == (2, 2)
+    assert publisher.dropped == {"unencodable": 2}
+    assert len(caplog.records) == 1
+    assert "cannot be sent" in caplog.text
+
+
+def test_names_and_states_that_cannot_be_sent_are_refused_on_the_spot(publisher):
+    with pytest.raises(WireError, match="source name"):
+        publisher.publish(make_scene(source="a/b"))
+    with pytest.raises(WireError, match="source name"):
+        publisher.eos("")
+    with pytest.raises(WireError, match="unknown source state"):
+        publisher.set_state("cam", "asleep")
+
+
+def test_a_scene_keeps_the_time_it_was_handed_over(publisher):
+    before_ns = time.time_ns()
+    publisher.publish(make_scene(0))
+    after_ns = time.time_ns()
+    with raw_subscriber(publisher.endpoint, b"masks/") as socket:
+        assert before_ns <= decode(socket.recv_multipart()).t_publish_ns <= after_ns
+
+
+def test_timing_is_copied_so_that_the_engine_may_go_on_using_it(publisher):
+    timing_ms = {"select": 1.0}
+    publisher.publish(make_scene(0), timing_ms=timing_ms)
+    timing_ms["select"] = 2.0
+    with raw_subscriber(publisher.endpoint, b"masks/") as socket:
+        assert json.loads(socket.recv_multipart()[1])["timing_ms"] == {"select": 1.0}
+
+
+def test_the_outbox_drops_the_oldest_of_a_full_topic_only_and_leaves_a_gap():
+    outbox = Outbox(2)
+    for topic in (b"a", b"b", b"a", b"a", b"b", b"a"):
+        outbox.put(topic, lambda seq, t_publish_ns: [b"%d" % seq])
+    found = []
+    while (item := outbox.take()) is not None:
+        found.append((item.topic, item.seq, item.parts()))
+    assert found == [(b"b", 0, [b"0"]), (b"a", 2, [b"2"]), (b"b", 1, [b"1"]), (b"a", 3, [b"3"])]
+    assert outbox.dropped == 2
+    outbox.put(b"a", lambda seq, t_publish_ns: [])
+    assert outbox.take().seq == 4
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "complaint"),
+    [
+        ("tcp://0.0.0.0:0", "without encryption"),
+        ("tcp://*:0", "without encryption"),
+        ("tcp://192.168.1.5:5555", "without encryption"),
+        ("tcp://lo:5555", "without encryption"),
+        ("tcp://example.org:5555", "without encryption"),
+        ("5555", "cannot be used"),
+        ("udp://127.0.0.1:5555", "cannot be used"),
+        ("ipc://", "cannot be used"),
+        ("tcp://127.0.0.1:99999", "port '99999'"),
+        ("tcp://127.0.0.1:http", "port 'http'"),
+        ("tcp://localhost:", "port ''"),
+        ("ipc:///proc/no/such/socket", "cannot be bound"),
+        (f"ipc:///tmp/{'x' * 200}", "cannot be bound"),
+    ],
+)
+def test_endpoints_that_cannot_be_used_are_usage_errors_of_one_line(endpoint, complaint):
+    with pytest.raises(UsageError, match=complaint) as caught:
+        Publisher(endpoint)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+def test_insecure_allows_what_others_can_reach():
+    with Publisher("tcp://0.0.0.0:0", insecure=True) as publisher:
+        assert publisher.endpoint.startswith("tcp://0.0.0.0:")
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["tcp://127.0.0.1:1", "tcp://127.9.9.9:1", "tcp://[::1]:1", "tcp://localhost:1", "ipc:///tmp/x", "inproc://x"],
+)
+def test_loopback_endpoints(endpoint):
+    assert is_loopback(endpoint)
+
+
+@pytest.mark.parametrize("endpoint", [ANY_PORT, "tcp://127.0.0.1:*", "tcp://localhost:0"])
+def test_the_port_the_system_chose_can_be_read(endpoint):
+    with Publisher(endpoint) as publisher:
+        assert int(publisher.endpoint.rpartition(":")[2]) > 0
+
+
+def test_an_endpoint_in_use_is_a_usage_error_and_its_owner_goes_on(publisher, tmp_path):
+    with pytest.raises(UsageError, match="is in use"):
+        Publisher(publisher.endpoint)
+    endpoint = f"ipc://{tmp_path}/private/masks"
+    with Publisher(endpoint) as owner:
+        assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o700
+        with pytest.raises(UsageError, match="is in use"):
+            Publisher(endpoint)
+        owner.publish(make_scene(5))
+        with raw_subscriber(endpoint, b"masks/") as socket:
+            assert decode(socket.recv_multipart()).frame == 5
+    with Publisher(endpoint) as successor:
+        assert successor.endpoint == endpoint
+
+
+def test_inproc_works_with_a_shared_context():
+    context = zmq.Context()
+    with (
+        Publisher("inproc://masks", context=context) as publisher,
+        MaskSubscriber("inproc://masks", context=context) as masks,
+    ):
+        publisher.publish(replace(make_scene(4)))
+        assert masks.read(5).frame == 4
+    context.term()
