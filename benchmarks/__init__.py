@@ -1,1 +1,1 @@
-"""Every number of the README, as a script that prints it and writes JSON."""
+"""Every number of the README as a script: `python -m benchmarks.NAME --json FILE`."""

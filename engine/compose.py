@@ -1,22 +1,11 @@
 """Chosen masks of the working grid become a label map without overlap at frame size."""
 
 import cv2
+import numba
 import numpy as np
 
 from engine.percepts import Percepts
-
-
-def background_logit(background: np.ndarray) -> np.ndarray:
-    """Logit of the background probability, clamped to [0.01, 0.99] like the background loss."""
-    clamped = np.clip(background, 0.01, 0.99)
-    return np.log(clamped / (1.0 - clamped))
-
-
-def paint_order(percepts: Percepts, members: tuple[int, ...]) -> list[int]:
-    """Positions in `members`, weakest first: where masks overlap, the lower mean background logit owns."""
-    logit = background_logit(percepts.background)
-    means = [float(logit[percepts.masks[m]].mean()) for m in members]
-    return sorted(range(len(members)), key=lambda i: (-means[i], i))
+from engine.select.render import paint_order
 
 
 def render_labels(
@@ -39,8 +28,8 @@ def render_labels(
     h, w = percepts.background.shape
     sy, sx = height / h, width / w
     out = np.zeros((height, width), np.uint16)
-    for position in paint_order(percepts, members):
-        member = members[position]
+    label_of = dict(zip(members, labels, strict=True))
+    for member in paint_order(members, _mean_logits(percepts, members)):
         mask = percepts.masks[member]
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if len(rows) == 0:
@@ -65,17 +54,51 @@ def render_labels(
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        out[top:bottom, left:right][soft > 0] = labels[position]
+        out[top:bottom, left:right][soft > 0] = label_of[member]
     return out
 
 
-def boxes_and_areas(labels: np.ndarray, values: list[int]) -> dict[int, tuple[tuple[int, int, int, int], int]]:
-    """Half-open box (x0, y0, x1, y1) and area of each value present in a label map."""
-    found = {}
-    for value in values:
-        mask = (labels == value).view(np.uint8)
-        area = cv2.countNonZero(mask)
-        if area:
-            x, y, width, height = cv2.boundingRect(mask)
-            found[value] = ((x, y, x + width, y + height), area)
-    return found
+def _mean_logits(percepts: Percepts, members: tuple[int, ...]) -> np.ndarray:
+    """float64 [N]: mean background log-odds under each of `members`, 0 for the others."""
+    clamped = np.clip(percepts.background, 0.01, 0.99)
+    logit = np.log(clamped / (1.0 - clamped))
+    means = np.zeros(len(percepts.masks))
+    for member in members:
+        mask = percepts.masks[member]
+        if mask.any():
+            means[member] = logit[mask].mean()
+    return means
+
+
+def boxes_and_areas(
+    labels: np.ndarray, values: list[int]
+) -> dict[int, tuple[tuple[int, int, int, int], int]]:
+    """Half-open box (x0, y0, x1, y1) and area of each value present in a label map, in one pass."""
+    row_of = np.zeros(0x10000, np.int64)
+    row_of[values] = np.arange(1, len(values) + 1)
+    extents = _extents(labels, row_of, len(values))
+    return {
+        value: ((int(x0), int(y0), int(x1), int(y1)), int(area))
+        for value, (x0, y0, x1, y1, area) in zip(values, extents, strict=True)
+        if area
+    }
+
+
+@numba.njit(cache=True, nogil=True)
+def _extents(labels, row_of, count):  # type: ignore[no-untyped-def]
+    height, width = labels.shape
+    out = np.zeros((count, 5), np.int64)
+    for i in range(count):
+        out[i, 0], out[i, 1] = width, height
+    for y in range(height):
+        for x in range(width):
+            if labels[y, x] == 0:
+                continue
+            i = row_of[labels[y, x]] - 1
+            if i >= 0:
+                out[i, 0] = min(out[i, 0], x)
+                out[i, 1] = min(out[i, 1], y)
+                out[i, 2] = max(out[i, 2], x + 1)
+                out[i, 3] = max(out[i, 3], y + 1)
+                out[i, 4] += 1
+    return out

@@ -7,12 +7,12 @@ objects by overlap with their flow-warped past and by appearance; ids are never 
 import copy
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from engine.config import IdentityConfig
 from engine.percepts import Percepts
+from engine.select.warp import source_pixels
 
 
 @dataclass
@@ -104,7 +104,7 @@ class IdentityBook:
         appearances = [_appearance(percepts.embedding, mask) for mask in masks]
         oldest = frame_index - self._config.forget_after_frames
         self._tracks = [track for track in self._tracks if track.seen >= oldest]
-        self._warp(percepts.flow)
+        self._warp(frame_index, percepts.flow)
         assigned: dict[int, Track] = {}
         if len(members) and self._tracks:
             cost = -self._similarity(frame_index, masks, appearances)
@@ -153,18 +153,20 @@ class IdentityBook:
         if appearance is not None and track.appearance is not None:
             track.appearance = (1 - rate) * track.appearance + rate * appearance
 
-    def _warp(self, flow: np.ndarray | None) -> None:
-        """Carry every remembered mask into the new frame: backward flow makes this a plain gather."""
+    def _warp(self, frame_index: int, flow: np.ndarray | None) -> None:
+        """Carry remembered masks into the new frame: backward flow makes this a plain gather."""
         if flow is None or not self._tracks:
             return
-        h, w = flow.shape[1:]
-        x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
-        map_x, map_y = x + flow[0], y + flow[1]
+        source = source_pixels(flow)
+        outside = source < 0
         for track in self._tracks:
-            moved = cv2.remap(track.mask.view(np.uint8), map_x, map_y, cv2.INTER_NEAREST)
-            # An object that is away must not be smeared out of existence by flow that is not its own.
+            # Where an object went that was not seen for long, the flow of what covers it cannot tell.
+            if frame_index - track.seen > self._config.carry_frames:
+                continue
+            moved = track.mask.reshape(-1)[source]
+            moved[outside] = False
             if moved.any():
-                track.mask = moved.view(bool)
+                track.mask = moved.reshape(track.mask.shape)
 
     def _similarity(
         self, frame_index: int, masks: np.ndarray, appearances: list[np.ndarray | None]

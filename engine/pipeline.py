@@ -34,6 +34,16 @@ class _Undecided:
     pts_ns: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Walked:
+    """One frame of the best path with its identities: the book after it and a track per member."""
+
+    frame_index: int
+    members: tuple[int, ...]
+    book: IdentityBook
+    tracks: list[Track]
+
+
 class Pipeline:
     """Frames to scenes. State: the flow's previous frame, the selection window, the identity book.
 
@@ -51,6 +61,7 @@ class Pipeline:
         self.selection = Selection(config.select)
         self._book = IdentityBook(config.identity)
         self._window: dict[int, _Undecided] = {}
+        self._walk: list[_Walked] = []
         self.timing_ms: dict[str, float] = {}
 
     def step(self, frame: Frame) -> list[Scene]:
@@ -104,27 +115,50 @@ class Pipeline:
         scenes = self.flush()
         self.selection.reset()
         self._book.reset()
+        self._walk.clear()
         return scenes
 
     def _finalise(self, commit: Commit) -> Scene:
-        undecided = self._window.pop(commit.frame_index)
-        tracks = self._book.step(commit.frame_index, undecided.percepts, commit.members)
+        if self._walk and (self._walk[0].frame_index, self._walk[0].members) == (
+            commit.frame_index,
+            commit.members,
+        ):
+            walked = self._walk.pop(0)
+        else:
+            self._walk.clear()
+            walked = self._advance(self._book, commit.frame_index, commit.members)
+        self._book = walked.book
         self._book.settle(commit.frame_index)
+        undecided = self._window.pop(commit.frame_index)
         info = CommitInfo(commit.exact, commit.lag, commit.loss_bound)
-        return _compose(commit.frame_index, undecided, commit.members, tracks, info)
+        return _compose(commit.frame_index, undecided, commit.members, walked.tracks, info)
+
+    def _advance(self, book: IdentityBook, frame_index: int, members: tuple[int, ...]) -> _Walked:
+        after = book.look_ahead()
+        tracks = after.step(frame_index, self._window[frame_index].percepts, members)
+        return _Walked(frame_index, members, after, tracks)
 
     def _look_ahead(self, path: list[tuple[int, tuple[int, ...]]]) -> Scene:
         """The newest frame's scene, with the ids it will have if the best path so far turns out final.
 
+        Identities already walked stay as long as the path agrees with them, so that a frame usually costs
+        one step of the book.
+
         Args:
             path: (frame index, members) of every undecided frame along the best path, oldest first.
         """
-        book = self._book.look_ahead()
-        tracks: list[Track] = []
-        for index, members in path:
-            tracks = book.step(index, self._window[index].percepts, members)
-        index, members = path[-1]
-        return _compose(index, self._window[index], members, tracks, None)
+        agreed = 0
+        for walked, (index, members) in zip(self._walk, path, strict=False):
+            if (walked.frame_index, walked.members) != (index, members):
+                break
+            agreed += 1
+        del self._walk[agreed:]
+        for index, members in path[agreed:]:
+            book = self._walk[-1].book if self._walk else self._book
+            self._walk.append(self._advance(book, index, members))
+        newest = self._walk[-1]
+        undecided = self._window[newest.frame_index]
+        return _compose(newest.frame_index, undecided, newest.members, newest.tracks, None)
 
 
 def _compose(

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import json
+import math
 import os
 import sys
 import time
@@ -125,7 +126,7 @@ class Trainer:
     def train_step(self, prefetch: Prefetch) -> dict[str, float]:
         """One update; returns the terms of the loss."""
         warm_up = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
-        rate = _LEARNING_RATE * warm_up * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * self.progress)))
+        rate = _LEARNING_RATE * warm_up * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress)))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         batch = prefetch.next()

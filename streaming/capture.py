@@ -1,11 +1,15 @@
 """One thread per source: decodes everything and puts it into a mailbox."""
 
+import atexit
 import threading
 import time
 
 from engine.errors import EngineError, SourceError
 from streaming.mailbox import Mailbox
 from streaming.sources.base import Source
+
+# A native read that returns while the interpreter shuts down aborts the process.
+EXIT_PATIENCE_S = 5.0
 
 
 class CaptureThread(threading.Thread):
@@ -39,11 +43,17 @@ class CaptureThread(threading.Thread):
         return total
 
     def stop(self, timeout_s: float = 2.0) -> bool:
-        """Ask for the end and wait for it; False when a read still blocks (the thread is left behind)."""
+        """Ask for the end and wait for it; False when a read still blocks.
+
+        The thread is then left behind, and the exit of the process waits `EXIT_PATIENCE_S` for it at most.
+        """
         self.stop_event.set()
         self.mailbox.close()
         self.join(timeout_s)
-        return not self.is_alive()
+        if self.is_alive():
+            atexit.register(self.join, EXIT_PATIENCE_S)
+            return False
+        return True
 
     def run(self) -> None:
         try:

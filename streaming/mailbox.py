@@ -2,7 +2,6 @@
 
 import threading
 from collections import deque
-from collections.abc import Sequence
 from typing import Literal
 
 from engine.frame import Frame
@@ -18,7 +17,6 @@ class Mailbox:
         size: capacity of the queue with policy "every".
         live: what a full queue does. False: `put` waits (a file can). True: the oldest frame is
             dropped and counted as "queue_full" (a camera cannot wait).
-        wakeup: one condition shared by several mailboxes, so that `wait_any` can watch them all.
 
     Attributes:
         dropped: frames lost here, by cause.
@@ -30,7 +28,6 @@ class Mailbox:
         size: int = 8,
         *,
         live: bool = False,
-        wakeup: threading.Condition | None = None,
     ) -> None:
         if policy not in ("newest", "every"):
             raise ValueError(f"unknown policy '{policy}'; use 'newest' or 'every'")
@@ -41,7 +38,7 @@ class Mailbox:
         self.dropped: dict[str, int] = {}
         self._cause_when_full = "superseded" if policy == "newest" else "queue_full"
         self._waits_when_full = policy == "every" and not live
-        self._wakeup = wakeup if wakeup is not None else threading.Condition()
+        self._wakeup = threading.Condition()
         self._frames: deque[Frame] = deque()
         self._closed = False
         self._error: BaseException | None = None
@@ -102,17 +99,3 @@ class Mailbox:
 
     def __len__(self) -> int:
         return len(self._frames)
-
-
-def wait_any(mailboxes: Sequence[Mailbox], timeout_s: float | None = None) -> bool:
-    """Sleep until one of `mailboxes` (all built with the same `wakeup`) is ready; False after `timeout_s`.
-
-    A finished mailbox counts as ready: take it off the list.
-    """
-    if not mailboxes:
-        return False
-    wakeup = mailboxes[0]._wakeup
-    if any(mailbox._wakeup is not wakeup for mailbox in mailboxes):
-        raise ValueError("wait_any needs mailboxes that share one wakeup condition")
-    with wakeup:
-        return wakeup.wait_for(lambda: any(mailbox.ready for mailbox in mailboxes), timeout_s)

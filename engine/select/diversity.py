@@ -7,9 +7,10 @@ at most a given IoU (ours; the paper keeps all).
 
 import numpy as np
 
-from engine.select.combinations import Enumeration, as_tuples, ascending, checked, enumerate_sets
+from engine.select.combinations import Enumeration, as_tuples, ascending, checked
 from engine.select.compiled import compiled, popcount
 from engine.select.masks import PackedMasks
+from engine.select.search import enumerate_sets
 
 _GROWTH = 4
 _MOST_EXAMINED = 16

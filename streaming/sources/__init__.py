@@ -5,7 +5,6 @@ Nothing here knows the engine beyond its `Frame`; nothing here runs a thread.
 
 import os
 import re
-from collections.abc import Sequence
 from urllib.parse import unquote, urlsplit
 
 from engine.errors import SourceError, UsageError
@@ -17,7 +16,7 @@ from streaming.sources.images import ImageSource, is_image_path
 from streaming.sources.network import NetworkSource
 from streaming.sources.video import VideoSource
 
-__all__ = ["Source", "open_source", "parse_source", "parse_sources"]
+__all__ = ["Source", "open_source", "parse_source"]
 
 _NAMED = re.compile(r"([A-Za-z0-9_.-]+)=(.*)", re.DOTALL)
 
@@ -77,30 +76,6 @@ def parse_source(text: str) -> tuple[str | None, str]:
     if not uri:
         raise UsageError(f"source '{text}' has a name but no URI; write NAME=URI")
     return name, uri
-
-
-def parse_sources(texts: Sequence[str]) -> list[tuple[str, str]]:
-    """Split several `NAME=URI` and give each source a name of its own (`demo`, `demo-2`, ...).
-
-    Raises:
-        UsageError: the same name is given twice.
-    """
-    parsed = [parse_source(text) for text in texts]
-    given = [name for name, _ in parsed if name is not None]
-    if twice := sorted({name for name in given if given.count(name) > 1}):
-        raise UsageError(f"source name '{twice[0]}' is used {given.count(twice[0])} times; names must differ")
-    taken = set(given)
-    named = []
-    for name, uri in parsed:
-        if name is None:
-            stem = default_name(uri)
-            name, number = stem, 1
-            while name in taken:
-                number += 1
-                name = f"{stem}-{number}"
-            taken.add(name)
-        named.append((name, uri))
-    return named
 
 
 def default_name(uri: str) -> str:

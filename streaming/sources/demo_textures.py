@@ -27,8 +27,8 @@ def noise(rng: np.random.Generator, size: tuple[int, int], cell_px: float, octav
     for octave in range(octaves):
         cell = max(1.0, cell_px / 2**octave)
         grid = rng.random((int(height / cell) + 3, int(width / cell) + 3), np.float32)
-        grid = cv2.resize(grid, None, fx=cell, fy=cell, interpolation=cv2.INTER_CUBIC)
-        total += grid[:height, :width] * 0.55**octave
+        blobs = cv2.resize(grid, None, fx=cell, fy=cell, interpolation=cv2.INTER_CUBIC)
+        total += blobs[:height, :width] * 0.55**octave
     low, high = np.percentile(total[::4, ::4], (1, 99))
     return np.clip((total - low) / max(float(high - low), 1e-6), 0, 1)
 

@@ -1,5 +1,7 @@
 """Frames change threads: newest wins, or none is lost; ends and errors arrive too."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from engine.errors import SourceError
 from engine.frame import Frame
 from streaming.capture import CaptureThread
-from streaming.mailbox import Mailbox, wait_any
+from streaming.mailbox import Mailbox
 from streaming.sources.base import Source
 
 PATIENCE_S = 10.0
@@ -146,20 +148,6 @@ def test_wrong_arguments_are_refused(policy: str, size: int) -> None:
         Mailbox(policy, size)  # type: ignore[arg-type]
 
 
-def test_one_wait_covers_several_mailboxes() -> None:
-    wakeup = threading.Condition()
-    boxes = [Mailbox("newest", wakeup=wakeup) for _ in range(3)]
-    assert wait_any(boxes, 0.01) is False
-    threading.Timer(0.02, boxes[2].put, [frame(0)]).start()
-    assert wait_any(boxes, PATIENCE_S) is True
-    assert [box.ready for box in boxes] == [False, False, True]
-    boxes[2].get(0)
-    boxes[1].close()
-    assert wait_any(boxes, 0) is True
-    with pytest.raises(ValueError, match="share"):
-        wait_any([boxes[0], Mailbox()], 0)
-
-
 @given(
     policy=st.sampled_from(["newest", "every"]),
     size=st.integers(1, 4),
@@ -275,3 +263,26 @@ def test_a_file_with_newest_policy_plays_at_its_own_rate() -> None:
     thread.start()
     thread.join(PATIENCE_S)
     assert time.monotonic() - start_s >= 0.1
+
+
+def test_the_process_leaves_in_good_order_while_a_read_blocks() -> None:
+    script = """
+import time
+from streaming.capture import CaptureThread
+from streaming.mailbox import Mailbox
+from streaming.sources.base import Source
+
+class Slow(Source):
+    def read(self):
+        time.sleep(0.5)
+    def close(self):
+        print("closed", flush=True)
+
+thread = CaptureThread(Slow("slow", "slow"), Mailbox())
+thread.start()
+assert thread.stop(timeout_s=0.05) is False
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "closed\n", "")

@@ -6,7 +6,7 @@ import math
 import stat
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -72,7 +72,9 @@ def test_a_plain_subscriber_reads_the_masks_that_were_published(transport, tmp_p
     ):
         assert publisher.wait_for_subscriber(5)
         for frame, labels in enumerate(maps):
-            publisher.publish(make_scene(frame, labels=labels), timing_ms={"select": 1.5}, dropped={"late": 3})
+            publisher.publish(
+                make_scene(frame, labels=labels), timing_ms={"select": 1.5}, dropped={"late": 3}
+            )
         for frame, labels in enumerate(maps):
             parts = socket.recv_multipart()
             header, found = read_by_the_page(parts)
@@ -135,7 +137,7 @@ def test_a_newcomer_gets_the_last_message_of_every_topic_at_once(publisher):
 
 
 def test_a_burst_for_a_newcomer_is_larger_than_the_send_queue_and_still_complete():
-    with Publisher(ANY_PORT, send_hwm=1) as publisher:
+    with Publisher(ANY_PORT, send_hwm=1, patience_ms=500) as publisher:
         for camera in range(30):
             publisher.publish(make_scene(camera, source=f"cam{camera}"))
         with raw_subscriber(publisher.endpoint, b"masks/") as socket:
@@ -205,7 +207,7 @@ def test_states_are_told_at_once_and_every_second(publisher):
     for source in "ab":
         told = [message for message in [*first, changed, *beats] if message.source == source]
         gaps_s = np.diff([message.t_publish_ns for message in told[-2:]]) / 1e9
-        assert 0.9 < gaps_s[0] < 1.5
+        assert 0.9 < gaps_s[0] < 2
         assert [message.seq for message in told] == list(range(told[0].seq, told[0].seq + len(told)))
 
 
@@ -249,13 +251,13 @@ def test_a_subscriber_that_never_reads_delays_neither_publish_nor_close():
     with raw_subscriber(publisher.endpoint, b"masks/stuck/", hwm=1):
         assert publisher.wait_for_subscriber(5)
         slowest_s = 0.0
-        for frame in range(100):
+        give_up_s = time.monotonic() + 10
+        while "slow_subscriber" not in publisher.dropped:
+            assert time.monotonic() < give_up_s
             start_s = time.perf_counter()
-            publisher.publish(make_scene(frame, source="stuck", labels=labels))
+            publisher.publish(make_scene(0, source="stuck", labels=labels))
             slowest_s = max(slowest_s, time.perf_counter() - start_s)
-            assert eventually(lambda: len(publisher._outbox) < 10)
         assert slowest_s < 0.1
-        assert publisher.dropped["slow_subscriber"] > 0
         start_s = time.monotonic()
         publisher.close(timeout_s=0.3)
         assert time.monotonic() - start_s < 2
@@ -296,21 +298,23 @@ def test_messages_are_whole_under_load():
         threads = [threading.Thread(target=publish, args=(number,)) for number in range(len(topics))]
         for thread in threads:
             thread.start()
+        socket.setsockopt(zmq.RCVTIMEO, 500)
         last, received = {}, 0
-        while len(last) < len(topics) or min(last.values()) < per_topic - 1:
-            parts = socket.recv_multipart()
-            assert len(parts) == 3
-            message = decode(parts)
-            number = topics.index((message.source, message.kind))
-            assert message.size == (20 + number, 30)
-            assert (message.labels == number * 1000 + message.frame).all()
-            assert message.seq == message.frame > last.get(number, -1)
-            last[number] = message.frame
-            received += 1
+        with suppress(zmq.Again):
+            while True:
+                parts = socket.recv_multipart()
+                assert len(parts) == 3
+                message = decode(parts)
+                number = topics.index((message.source, message.kind))
+                assert message.size == (20 + number, 30)
+                assert (message.labels == number * 1000 + message.frame).all()
+                assert message.seq == message.frame > last.get(number, -1)
+                last[number] = message.frame
+                received += 1
         for thread in threads:
             thread.join()
-    lost = len(topics) * per_topic - received
-    assert lost == 0 or publisher.dropped
+    assert len(last) == len(topics)
+    assert received == len(topics) * per_topic or publisher.dropped
 
 
 def test_content_that_may_not_go_on_the_wire_is_counted_and_the_next_scene_is_sent(publisher, caplog):
@@ -396,7 +400,14 @@ def test_insecure_allows_what_others_can_reach():
 
 @pytest.mark.parametrize(
     "endpoint",
-    ["tcp://127.0.0.1:1", "tcp://127.9.9.9:1", "tcp://[::1]:1", "tcp://localhost:1", "ipc:///tmp/x", "inproc://x"],
+    [
+        "tcp://127.0.0.1:1",
+        "tcp://127.9.9.9:1",
+        "tcp://[::1]:1",
+        "tcp://localhost:1",
+        "ipc:///tmp/x",
+        "inproc://x",
+    ],
 )
 def test_loopback_endpoints(endpoint):
     assert is_loopback(endpoint)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine.errors import SourceError, UsageError
-from streaming.sources import open_source, parse_source, parse_sources
+from streaming.sources import default_name, open_source, parse_source
 from streaming.sources.base import redact
 
 
@@ -43,21 +43,19 @@ def test_a_name_without_a_uri_is_a_usage_error() -> None:
         parse_source("front=")
 
 
-def test_several_sources_get_different_names() -> None:
-    texts = [
-        "demo",
-        "demo://?seed=1",
-        "demo-2=0",
-        "7",
-        "rtsp://u:p/w?x@cam.local:554/a",
-        "/data/walk.mp4",
-        "*.png",
-    ]
-    assert [name for name, _ in parse_sources(texts)] == [
-        "demo", "demo-3", "demo-2", "camera7", "cam.local-554", "walk", "source",
-    ]  # fmt: skip
-    with pytest.raises(UsageError, match="'a' is used 2 times"):
-        parse_sources(["a=0", "a=1"])
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("demo://?seed=1", "demo"),
+        ("7", "camera7"),
+        ("rtsp://u:p/w?x@cam.local:554/a", "cam.local-554"),
+        ("/data/my walk.mp4", "my-walk"),
+        ("/data/walk/*.png", "walk"),
+        ("*.png", "source"),
+    ],
+)
+def test_a_source_without_a_name_is_called_after_what_it_reads(uri: str, name: str) -> None:
+    assert default_name(uri) == name
 
 
 @pytest.mark.parametrize(
