@@ -127,7 +127,12 @@ class IdentityBook:
         self._allocator.settle(frame_index)
 
     def _newborn(
-        self, frame_index: int, member: int, mask: np.ndarray, appearance: np.ndarray | None, foreground: float
+        self,
+        frame_index: int,
+        member: int,
+        mask: np.ndarray,
+        appearance: np.ndarray | None,
+        foreground: float,
     ) -> Track:
         identity = self._allocator.newborn(frame_index, member)
         used = {track.label for track in self._tracks}

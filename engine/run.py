@@ -78,7 +78,9 @@ def build_parser() -> argparse.ArgumentParser:
     out.add_argument("--profile", action="store_true", help="print per-stage latencies at exit")
     for name, what in _NOT_YET.items():
         if name != "models":
-            out.add_argument(f"--{name}", nargs="?", const="", metavar="…", help=f"{what} (not available yet)")
+            out.add_argument(
+                f"--{name}", nargs="?", const="", metavar="…", help=f"{what} (not available yet)"
+            )
 
     general = parser.add_argument_group("general")
     general.add_argument("--config", type=Path, metavar="FILE", help="JSON configuration")
@@ -198,9 +200,7 @@ def run(options: argparse.Namespace) -> None:
     if not options.no_publish:
         # A file runs faster than any subscriber reads by and by: give bursts room instead of losing finals.
         room = {"queue_size": 64, "send_hwm": 64} if every else {}
-        publisher = Publisher(
-            options.publish, model=ModelInfo(**model), insecure=options.insecure, **room
-        )
+        publisher = Publisher(options.publish, model=ModelInfo(**model), insecure=options.insecure, **room)
     try:
         warm_up(config, network)
         total = source.frame_count

@@ -53,7 +53,8 @@ class Publisher:
         queue_size: messages waiting per topic, then the oldest makes room. 16 absorbs a burst of finals;
             64 suits files read at full speed.
         send_hwm: messages libzmq holds per subscriber. 2 keeps live readers fresh; 64 suits files.
-        patience_ms: how long a full subscriber is waited for before it loses a message.
+        patience_ms: how long a full subscriber is waited for before it loses a message. Above the few ms by
+            which a busy machine delays libzmq's own thread, or bursts lose messages for no reason.
         insecure: also bind what other machines can reach.
         context: share one to use inproc endpoints.
 
@@ -73,7 +74,7 @@ class Publisher:
         encoding: str = "rle+zlib",
         queue_size: int = 16,
         send_hwm: int = 2,
-        patience_ms: int = 2,
+        patience_ms: int = 10,
         insecure: bool = False,
         context: "zmq.Context[zmq.Socket[bytes]] | None" = None,
     ) -> None:
@@ -121,6 +122,11 @@ class Publisher:
         """
         counts = {**self._dropped, "queue": self._outbox.dropped}
         return {cause: count for cause, count in counts.items() if count}
+
+    @property
+    def waiting(self) -> int:
+        """Messages handed over and not yet sent."""
+        return len(self._outbox)
 
     def publish(
         self,

@@ -58,7 +58,9 @@ class Session:
         self._max_frames = max_frames
         self._on_frame = on_frame
         self._stop = threading.Event()
-        self._mailbox = Mailbox("every" if every else "newest", live=source.live)
+        # A file waits for us: frames queued behind it would only grow old. A camera may burst.
+        size = 8 if source.live else 2
+        self._mailbox = Mailbox("every" if every else "newest", size, live=source.live)
         self._capture = CaptureThread(source, self._mailbox, self._stop)
         # One frame ahead is what overlaps; more would only make frames wait.
         self._perceived: queue.Queue[tuple[Frame, Percepts, float] | BaseException | None] = queue.Queue(1)

@@ -101,7 +101,9 @@ def test_model_errors_exit_4(capsys: pytest.CaptureFixture[str], tmp_path: Path)
 def test_store_errors_exit_5(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     fails(capsys, 5, "--save-masks", "--source", DEMO, "--no-publish", "--save-masks", tmp_path / "file")
-    fails(capsys, 5, "stats", "--source", DEMO, "--no-publish", "--stats-json", tmp_path / "file" / "stats.json")
+    fails(
+        capsys, 5, "stats", "--source", DEMO, "--no-publish", "--stats-json", tmp_path / "file" / "stats.json"
+    )
 
 
 def test_a_video_gives_masks_statistics_overlay_and_a_summary(tmp_path: Path, motion_model: Path) -> None:
@@ -110,7 +112,15 @@ def test_a_video_gives_masks_statistics_overlay_and_a_summary(tmp_path: Path, mo
     done = subprocess.run(
         command(
             *("--source", video, "--model", motion_model, "--publish", "tcp://127.0.0.1:*"),
-            *("--save-masks", out, "--overlay", out / "overlay.mp4", "--stats-json", out / "stats.json", "--profile"),
+            *(
+                "--save-masks",
+                out,
+                "--overlay",
+                out / "overlay.mp4",
+                "--stats-json",
+                out / "stats.json",
+                "--profile",
+            ),
         ),
         capture_output=True,
         text=True,
@@ -157,7 +167,15 @@ def test_a_corrupt_frame_is_counted_and_skipped(tmp_path: Path, motion_model: Pa
     for index in range(6):
         cv2.imwrite(str(folder / f"{index}.jpg"), rng.integers(0, 255, (120, 160, 3), dtype=np.uint8))
     (folder / "3.jpg").write_bytes(b"\xff\xd8broken")
-    arguments = ["--source", folder, "--no-publish", "--model", motion_model, "--stats-json", tmp_path / "s.json"]
+    arguments = [
+        "--source",
+        folder,
+        "--no-publish",
+        "--model",
+        motion_model,
+        "--stats-json",
+        tmp_path / "s.json",
+    ]
     assert main([str(a) for a in arguments]) == 0
     stats = json.loads((tmp_path / "s.json").read_text())
     assert stats["frames"] == 5
@@ -168,7 +186,13 @@ def test_ctrl_c_flushes_and_exits_0(tmp_path: Path, motion_model: Path) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen(
         command(
-            *("--source", "demo://?live=1&frames=100000&size=240x428", "--model", motion_model, "--no-publish"),
+            *(
+                "--source",
+                "demo://?live=1&frames=100000&size=240x428",
+                "--model",
+                motion_model,
+                "--no-publish",
+            ),
             *("--save-masks", out, "--stats-json", out / "stats.json"),
         ),
         stderr=subprocess.PIPE,

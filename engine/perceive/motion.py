@@ -13,7 +13,11 @@ FLOW_SIZE = (192, 336)
 """Height, width of the flow grid: 0.75 x the model input, the best ratio of separation to time measured."""
 
 FEATURE_CHANNELS = 5
-MOTION_DEFINITION = "dis-medium-192x336-v2+quadratic-irls:compress(residual),compress(camera),difference/32;compress(v)=v/sqrt(1+|v|)"
+MOTION_DEFINITION = (
+    "dis-medium-192x336-v2+quadratic-irls:"
+    "compress(residual),compress(camera),difference/32;compress(v)=v/sqrt(1+|v|)"
+)
+"""Identifies these features in a model's metadata; any change of the code below must change it."""
 
 _FIT_STRIDE_PX = 6
 _FIT_ITERATIONS = 6
@@ -139,7 +143,9 @@ class MotionEstimator:
         coefficients = fit_camera_motion(flow).astype(np.float32)
         residual = np.empty_like(flow)
         features = np.empty((FEATURE_CHANNELS, *FLOW_SIZE), np.float32)
-        _features(flow, coefficients, current.astype(np.float32), previous.astype(np.float32), residual, features)
+        _features(
+            flow, coefficients, current.astype(np.float32), previous.astype(np.float32), residual, features
+        )
         mean_difference = float(np.abs(features[4]).mean()) * _DIFFERENCE_SCALE
         return Motion(flow, residual, features, mean_difference)
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from engine.config import PerceiveConfig
 from engine.frame import Frame
-from engine.percepts import Percepts
 from engine.perceive.motion import FLOW_SIZE, Motion, MotionEstimator, network_features
 from engine.perceive.network import Network
+from engine.percepts import Percepts
 
 
 class Perceiver:

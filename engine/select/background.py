@@ -42,7 +42,7 @@ def background_loss(background: np.ndarray, masks: PackedMasks, clamp: float) ->
     """
     probability = np.clip(background.astype(np.float32, copy=False).ravel(), clamp, 1.0 - clamp)
     log_background = np.log(probability)
-    logit = log_background - np.log1p(-probability)
+    logit = log_background - np.log(np.float32(1.0) - probability)
     empty = -float(log_background.mean(dtype=np.float64)) if len(logit) else 0.0
     sums = sums_inside(masks.words, logit[None])[:, 0]
     return BackgroundLoss(logit, empty, sums / max(1, len(logit)), sums / np.maximum(masks.areas, 1))

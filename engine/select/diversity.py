@@ -76,7 +76,8 @@ def diverse_combinations(
     """
     weights, conflicts = checked(weights, conflicts, k)
     order = ascending(weights)
-    examined = k
+    # Near-copies are the rule: looking at a few more at once is cheaper than looking twice.
+    examined = k if max_iou >= 1.0 else _GROWTH * k
     while True:
         costs, members, bound, finished, nodes = enumerate_sets(
             weights, order, conflicts, examined, node_budget

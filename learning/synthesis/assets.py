@@ -187,7 +187,7 @@ def build_library(data: Path, out: Path, seed: int, limit: int | None = None) ->
     for path in track(sorted((data / "clips").glob("*/*.mp4"))[:limit], description="preparing clips"):
         backgrounds.extend(_to_canvas(f) for f in _clip_frames(path, 2, rng))
     shapes_from = len(cutouts)
-    for _ in range(_SHAPES if limit is None else limit * 4):
+    for _ in range(_SHAPES if limit is None else max(2 * _HELD_OUT_EVERY, limit)):
         picture = backgrounds[int(rng.integers(0, len(backgrounds)))]
         cutouts.append(shape_cutout(rng, picture))
     np.save(out / "images.npy", np.stack([s[0] for s in scenes]))

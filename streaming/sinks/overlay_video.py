@@ -53,7 +53,9 @@ class OverlayVideo:
             codec = cv2.VideoWriter.fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(str(self.path), codec, self._fps, self._size)
             if not self._writer.isOpened():
-                raise StoreError(f"--overlay {self.path}: no video can be written (use a name ending in .mp4)")
+                raise StoreError(
+                    f"--overlay {self.path}: no video can be written (use a name ending in .mp4)"
+                )
         if (picture.shape[1], picture.shape[0]) != self._size:
             picture = cv2.resize(picture, self._size)
         self._writer.write(picture)

@@ -11,7 +11,9 @@ from tests.engine.test_propose import GRID, disc, percepts
 
 
 def frame(
-    centres: list[tuple[float, float]], flow: tuple[float, float] = (0, 0), looks: list[list[float]] | None = None
+    centres: list[tuple[float, float]],
+    flow: tuple[float, float] = (0, 0),
+    looks: list[list[float]] | None = None,
 ) -> Percepts:
     masks = [disc(*centre, 7) for centre in centres]
     background = np.full(GRID, 0.9)

@@ -77,7 +77,11 @@ def test_missing_files_name_what_is_shipped() -> None:
 
 @pytest.mark.parametrize(
     ("metadata", "says"),
-    [({"contract": "2"}, "contract version 2"), ({"motion": "raft"}, "raft"), ({"normalisation": "{"}, "normalisation")],
+    [
+        ({"contract": "2"}, "contract version 2"),
+        ({"motion": "raft"}, "raft"),
+        ({"normalisation": "{"}, "normalisation"),
+    ],
 )
 def test_mismatching_models_are_refused(tmp_path: Path, metadata: dict[str, str], says: str) -> None:
     with pytest.raises(ModelError, match=says):

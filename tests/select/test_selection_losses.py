@@ -20,7 +20,7 @@ from engine.select.reference import (
 )
 from engine.select.registration import register, registered_flow_loss
 from engine.select.render import label_owners, paint_order, render
-from engine.select.warp import gather, source_pixels
+from engine.select.warp import as_unions, gather, source_pixels
 
 CLAMP = 0.01
 SHAPES = st.sampled_from([(1, 1), (1, 7), (8, 8), (9, 13), (5, 26)])
@@ -114,6 +114,13 @@ def test_the_published_label_map_uses_the_same_rule():
     members = (0, 2, 3, 5)
     composed = [members[position] for position in composed_order(percepts, members)]
     assert paint_order(members, loss.mean_logits) == composed
+
+
+def test_sixty_four_combinations_fill_every_bit():
+    combinations = [(k % 2,) if k % 3 else () for k in range(64)]
+    masks = np.array([np.eye(8, 9) > 0, np.eye(8, 9) == 0])
+    rendered = render(pack(masks), combinations, np.zeros(2))
+    np.testing.assert_array_equal(as_unions(rendered.choices, 64), rendered.unions)
 
 
 @quick

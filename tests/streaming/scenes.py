@@ -45,6 +45,7 @@ def read_by_the_page(parts: list[bytes]) -> tuple[dict, np.ndarray]:
     n = len(runs) // 6
     values = struct.unpack(f"<{n}H", runs[: 2 * n])
     lengths = struct.unpack(f"<{n}I", runs[2 * n :])
+    assert sum(lengths) == h * w
     pixels: list[int] = []
     for value, length in zip(values, lengths, strict=True):
         pixels += [value] * length

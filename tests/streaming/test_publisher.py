@@ -27,7 +27,8 @@ ANY_PORT = "tcp://127.0.0.1:0"
 
 @pytest.fixture
 def publisher():
-    with Publisher(ANY_PORT) as publisher:
+    # Patience far above what a busy machine needs: only tests of losses may lose messages.
+    with Publisher(ANY_PORT, queue_size=64, patience_ms=500) as publisher:
         yield publisher
 
 
@@ -87,8 +88,8 @@ def test_a_plain_subscriber_reads_the_masks_that_were_published(transport, tmp_p
 def test_nothing_is_encoded_while_nobody_subscribes(publisher, encoded):
     for frame in range(20):
         publisher.publish(make_scene(frame))
+    assert eventually(lambda: publisher.waiting == 0)
     with raw_subscriber(publisher.endpoint, b"masks/cam/final/") as socket:
-        # The newcomer's message has passed through the same thread after all that was published before.
         assert decode(socket.recv_multipart()).frame == 19
     assert [scene.frame_index for scene in encoded] == [19]
 
@@ -124,6 +125,7 @@ def test_a_newcomer_gets_the_last_message_of_every_topic_at_once(publisher):
         publisher.publish(make_scene(frame, "provisional"))
     publisher.publish(make_scene(1))
     publisher.eos("gone")
+    assert eventually(lambda: publisher.waiting == 0)
     start_s = time.monotonic()
     with raw_subscriber(publisher.endpoint, b"") as socket:
         found = [decode(socket.recv_multipart()) for _ in range(4)]
@@ -140,6 +142,7 @@ def test_a_burst_for_a_newcomer_is_larger_than_the_send_queue_and_still_complete
     with Publisher(ANY_PORT, send_hwm=1, patience_ms=500) as publisher:
         for camera in range(30):
             publisher.publish(make_scene(camera, source=f"cam{camera}"))
+        assert eventually(lambda: publisher.waiting == 0)
         with raw_subscriber(publisher.endpoint, b"masks/") as socket:
             found = {decode(socket.recv_multipart()).source for _ in range(30)}
         assert len(found) == 30
@@ -215,6 +218,7 @@ def test_the_end_follows_the_last_scene_and_is_repeated_for_late_ones(publisher)
     publisher.publish(make_scene(0))
     publisher.eos("cam")
     publisher.set_state("cam", "ended")
+    assert eventually(lambda: publisher.waiting == 0)
     with raw_subscriber(publisher.endpoint, b"") as socket:
         kinds = [decode(socket.recv_multipart()).kind for _ in range(3)]
     assert kinds == ["final", "eos", "eos"]
@@ -229,7 +233,7 @@ def test_a_source_that_publishes_again_is_live_again(publisher):
 
 
 def test_closing_sends_what_waits_first():
-    publisher = Publisher(ANY_PORT, queue_size=300)
+    publisher = Publisher(ANY_PORT, queue_size=300, patience_ms=1000)
     with raw_subscriber(publisher.endpoint, b"") as socket:
         assert publisher.wait_for_subscriber(5)
         for frame in range(300):
@@ -243,6 +247,22 @@ def test_closing_sends_what_waits_first():
     with pytest.raises(EngineError, match="is closed"):
         publisher.publish(make_scene(0))
     publisher.close()
+
+
+def test_closing_waits_for_what_a_slow_subscriber_has_not_taken_yet():
+    """33 MB for a subscriber that starts to read when closing has begun: more than all buffers on the way."""
+    count, labels = 40, np.zeros((480, 854), np.uint16)
+    publisher = Publisher(ANY_PORT, queue_size=count, send_hwm=count, encoding="raw")
+    with raw_subscriber(publisher.endpoint, b"masks/", hwm=1) as socket:
+        assert publisher.wait_for_subscriber(5)
+        for frame in range(count):
+            publisher.publish(make_scene(frame, labels=labels))
+        assert eventually(lambda: publisher.waiting == 0)
+        closing = threading.Thread(target=publisher.close, kwargs={"timeout_s": 20})
+        closing.start()
+        assert [decode(socket.recv_multipart()).frame for _ in range(count)] == list(range(count))
+        closing.join(5)
+        assert not closing.is_alive()
 
 
 def test_a_subscriber_that_never_reads_delays_neither_publish_nor_close():

@@ -66,7 +66,9 @@ def network(motion_model: Path) -> Network:
     return Network(motion_model)
 
 
-def session(source: Source, network: Network, collector: Collector, **options: object) -> tuple[Session, Report]:
+def session(
+    source: Source, network: Network, collector: Collector, **options: object
+) -> tuple[Session, Report]:
     report = Report(MODEL)
     sinks = [BackgroundSink(collector, wait=True), *options.pop("sinks", [])]
     pipeline = options.pop("pipeline", None) or Pipeline(EngineConfig(), network)
@@ -179,7 +181,9 @@ def test_saved_masks_are_the_final_label_maps(network: Network, tmp_path: Path) 
             assert saved["id"] == item.id
             assert np.array_equal(ids == item.id, scene.labels == item.label)
         shown = [item.label for item in scene.objects if item.foreground > 0.5]
-        foreground = cv2.imread(str(tmp_path / "foreground" / f"{scene.frame_index:05d}.png"), cv2.IMREAD_UNCHANGED)
+        foreground = cv2.imread(
+            str(tmp_path / "foreground" / f"{scene.frame_index:05d}.png"), cv2.IMREAD_UNCHANGED
+        )
         assert np.array_equal(foreground == 255, np.isin(scene.labels, shown))
         assert set(np.unique(foreground)) <= {0, 255}
 

@@ -22,7 +22,7 @@ ANY_PORT = "tcp://127.0.0.1:0"
 
 @pytest.fixture
 def publisher():
-    with Publisher(ANY_PORT, queue_size=64) as publisher:
+    with Publisher(ANY_PORT, queue_size=64, patience_ms=500) as publisher:
         yield publisher
 
 
