@@ -42,9 +42,7 @@ def blob_video(rng: np.random.Generator, frames: int, n: int) -> Iterator[Percep
             i, j = rng.integers(0, 6, size=2)
             kind = rng.random()
             if kind < 0.5:
-                mask = ellipse(
-                    places[i] + rng.normal(0, 2.5, size=2), radii[i] * rng.uniform(0.5, 1.5, size=2)
-                )
+                mask = ellipse(places[i] + rng.normal(0, 2.5, size=2), radii[i] * rng.uniform(0.5, 1.5, size=2))
             elif kind < 0.65:
                 mask = truth[i] | truth[j]
             else:

@@ -10,7 +10,6 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -18,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import networkx
-import numba
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import machine
 from benchmarks.blob_video import GRID, blob_video, frame_graph
 from engine.select.combinations import enumerate_combinations
 from engine.select.config import SelectionConfig
@@ -34,22 +33,6 @@ from engine.select.selection import Selection
 
 DEADLINES = (0, 1, 2, 3, 5, 10)
 Row = dict[str, Any]
-
-
-def machine() -> Row:
-    """What the figures were measured on."""
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "load_1min": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "numba": numba.__version__,
-    }
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -85,9 +68,7 @@ def enumeration(quick: bool) -> list[Row]:
             times["cpu_ms"].append(cpu)
             nodes.append(found.nodes)
             times["diverse_ms"].append(
-                timed(lambda w=weights, g=graph, k=k, m=masks: diverse_combinations(w, g, m, k, 0.95, 4_000))[
-                    1
-                ]
+                timed(lambda w=weights, g=graph, k=k, m=masks: diverse_combinations(w, g, m, k, 0.95, 4_000))[1]
             )
             costs = [cost for cost, _ in found.combinations]
             # The slower ways are shown as far as they go.
@@ -170,12 +151,8 @@ def paths(quick: bool) -> list[Row]:
             pairwises = [None, *rng.normal(size=(frames - 1, k, k))]
             path = OnlinePath(None)
 
-            def online(
-                path: OnlinePath = path, u: list[Any] = unaries, p: list[Any] = pairwises
-            ) -> list[int]:
-                commits = [
-                    c for unary, pairwise in zip(u, p, strict=True) for c in path.push(unary, pairwise)
-                ]
+            def online(path: OnlinePath = path, u: list[Any] = unaries, p: list[Any] = pairwises) -> list[int]:
+                commits = [c for unary, pairwise in zip(u, p, strict=True) for c in path.push(unary, pairwise)]
                 return [c.node for c in commits + path.flush()]
 
             nodes, wall, _ = timed(online)
@@ -290,7 +267,7 @@ def deadlines(traces: list[list[tuple[np.ndarray, np.ndarray | None]]]) -> list[
         for trace in traces:
             optimum_nodes, optimum = offline_path(*zip(*trace, strict=True))
             nodes, commits, waited = replay(trace, lag)
-            gaps.append(path_cost(trace, nodes) - optimum)
+            gaps.append(max(path_cost(trace, nodes) - optimum, 0.0))
             bounds.append(sum(c.loss_bound for c in commits))
             lags += waited
             exact += [c.exact for c in commits]
@@ -311,9 +288,7 @@ def deadlines(traces: list[list[tuple[np.ndarray, np.ndarray | None]]]) -> list[
                 "bound_violated": violated,
             }
         )
-    alone = [
-        path_cost(t, [int(u.argmin()) for u, _ in t]) - offline_path(*zip(*t, strict=True))[1] for t in traces
-    ]
+    alone = [path_cost(t, [int(u.argmin()) for u, _ in t]) - offline_path(*zip(*t, strict=True))[1] for t in traces]
     mean, most = round(float(np.mean(alone)), 5), round(float(np.max(alone)), 5)
     rows.append({"deadline": "each frame alone", "videos": len(traces), "gap_mean": mean, "gap_max": most})
     return rows
@@ -371,7 +346,7 @@ def clips(folder: Path, quick: bool) -> Row:
                 "combinations": round(float(np.mean([len(u) for u, _ in trace])), 1),
                 "lag_mean": round(float(np.mean(lags)), 2),
                 "exact_percent": round(100 * float(np.mean([c.exact for c in commits])), 1),
-                "gap": round(path_cost(trace, nodes) - optimum, 5),
+                "gap": round(max(path_cost(trace, nodes) - optimum, 0.0), 5),
                 "bound": round(sum(c.loss_bound for c in commits), 5),
                 "replay_equals_engine": faithful,
             }
@@ -408,7 +383,7 @@ def main() -> int:
     warm = Selection(SelectionConfig(lag=0))
     for t, percepts in enumerate(blob_video(np.random.default_rng(0), 4, 8)):
         warm.step(percepts, t)
-    result: Row = {"machine": machine(), "quick": options.quick}
+    result: Row = {"machine": machine.describe() | {"load_1min": round(os.getloadavg()[0], 2)}, "quick": options.quick}
     result["enumeration"] = enumeration(options.quick)
     show(console, "K best combinations of one frame", result["enumeration"])
     result["budget"] = budget(options.quick)

@@ -32,10 +32,13 @@ def export(
 
     Args:
         target: "onnx" (fp32) or "int8".
-        data: folder of shards; calibration reads train_*, the parity check held_*. Without it both use drawn shapes.
+        data: folder of shards; calibration reads train_*, the parity check held_*. Without it both use
+            drawn shapes.
 
     Raises:
-        UsageError: unknown target. ModelError: bad checkpoint or failed parity. StoreError: `out` cannot be written.
+        UsageError: unknown target.
+        ModelError: bad checkpoint or failed parity.
+        StoreError: `out` cannot be written.
     """
     if target in _PLANNED:
         raise UsageError(f"--to {target} is not available yet: use one of {', '.join(TARGETS)}")
@@ -76,9 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=Path, help="model.pt of python -m learning.pretrain")
     parser.add_argument("--to", required=True, dest="target", help=" | ".join(TARGETS))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument(
-        "--data", type=Path, help="folder of shards to calibrate and check on (default: drawn shapes)"
-    )
+    parser.add_argument("--data", type=Path, help="folder of shards to calibrate and check on (default: drawn shapes)")
     parser.add_argument("--name", default="compact", help="name the engine reports")
     args = parser.parse_args(argv)
     try:

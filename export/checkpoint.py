@@ -36,16 +36,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ModelError: the file is missing, is no checkpoint, or holds another network.
     """
     if not path.is_file():
-        raise ModelError(
-            f"{path}: no such checkpoint; give a model.pt written by python -m learning.pretrain"
-        )
+        raise ModelError(f"{path}: no such checkpoint; give a model.pt written by python -m learning.pretrain")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         config = {k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()}
         network = Compact(CompactConfig(**config))
-        network.load_state_dict(
-            {n: v.float() if v.is_floating_point() else v for n, v in content["state"].items()}
-        )
+        network.load_state_dict({n: v.float() if v.is_floating_point() else v for n, v in content["state"].items()})
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"{path} is not a checkpoint of the compact network ({reason[:120]})") from error

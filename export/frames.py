@@ -18,7 +18,7 @@ from learning.synthesis.shards import Shards
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """One frame as the network receives it: image float32 [1, 3, 256, 448], motion float32 [1, 5, 256, 448]."""
+    """One frame for the network: image float32 [1, 3, 256, 448], motion float32 [1, 5, 256, 448]."""
 
     image: np.ndarray
     motion: np.ndarray
@@ -29,7 +29,7 @@ class NetworkInput:
 
 
 def network_input(image: np.ndarray, motion: np.ndarray | None) -> NetworkInput:
-    """Inputs of a uint8 [256, 448, 3] RGB image and its float32 [5, 192, 336] features, None for no motion."""
+    """Inputs of a uint8 [256, 448, 3] RGB image and its float32 [5, 192, 336] features (None: no motion)."""
     scaled = (image.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
     return NetworkInput(np.ascontiguousarray(scaled.transpose(2, 0, 1)[None]), motion_input(motion)[None])
 

@@ -50,7 +50,8 @@ class Parity:
 
     def __str__(self) -> str:
         return (
-            f"background error {self.background_error:.4f}, mask IoU {self.mask_iou:.3f}, score rank {self.rank:.3f} "
+            f"background error {self.background_error:.4f}, mask IoU {self.mask_iou:.3f}, "
+            f"score rank {self.rank:.3f} "
             f"({self.frames} frames, {self.masks} masks)"
         )
 

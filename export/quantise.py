@@ -52,7 +52,7 @@ def output_convolutions(model: onnx.ModelProto) -> list[str]:
 
 
 def quantise(source: Path, out: Path, frames: Iterable[NetworkInput]) -> None:
-    """Quantise an fp32 graph, per channel, activations by the 99.99th percentile over `frames`."""
+    """Quantise an fp32 graph, weights per channel, activations by their range over `frames`."""
     prepared = out.with_suffix(".prepared.onnx")
     logging.getLogger().setLevel(logging.ERROR)
     try:
@@ -77,7 +77,7 @@ def quantise(source: Path, out: Path, frames: Iterable[NetworkInput]) -> None:
 
 
 def _after_convolutions(model: onnx.ModelProto) -> set[str]:
-    """Names of the quantisable nodes that depend on an output convolution (concatenations and pools of the read-out)."""
+    """Names of the nodes that depend on an output convolution: the read-out of masks and scores."""
     tainted = set(output_convolutions(model))
     values = {o for n in model.graph.node if n.name in tainted for o in n.output}
     names: set[str] = set()

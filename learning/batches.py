@@ -79,7 +79,7 @@ def motion_input(motion: np.ndarray | None) -> np.ndarray:
 
 
 def _table(rng: np.random.Generator | None) -> np.ndarray:
-    """Look-up table float32 [256, 1, 3] from RGB bytes to network input, with a random colour change on the way."""
+    """Table float32 [256, 1, 3] from RGB bytes to network input, with a random colour change on the way."""
     levels = np.repeat(np.linspace(0, 1, 256)[:, None], 3, axis=1)
     if rng is not None:
         gamma, gain, lift = np.exp(rng.normal(0, 0.2)), np.exp(rng.normal(0, 0.15)), rng.normal(0, 0.03)
@@ -95,10 +95,11 @@ def _quarter(a: np.ndarray) -> np.ndarray:
 def targets(
     ids: np.ndarray, kinds: np.ndarray, origin: Origin, has_motion: bool, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Targets of one crop from half-resolution ids uint8 [h/2, w/2]; fields of `Batch` without the batch axis.
+    """Targets of one crop from half-size ids uint8 [h/2, w/2]; fields of `Batch` without the batch axis.
 
-    With motion, only moving objects are foreground and standing ones are left open; without, every labelled object
-    is foreground. A composite whose motion is hidden teaches masks only: nothing in it says what moved.
+    With motion, only moving objects are foreground and standing ones are left open; without, every
+    labelled object is foreground. A composite whose motion is hidden teaches masks only: nothing in it
+    says what moved.
     """
     h, w = ids.shape[0] // 2, ids.shape[1] // 2
     kind = kinds[ids]

@@ -77,7 +77,7 @@ class Network:
         self._mean = np.float32(normalisation["mean"])
         self._std = np.float32(normalisation["std"])
         self._scale = np.float32(normalisation["scale"])
-        self.size = tuple(int(v) for v in metadata["size"].split("x"))
+        self.size = next(tuple(i.shape[2:]) for i in self._session.get_inputs() if i.name == "image")
         self._estimator = MotionEstimator()
 
     def reset(self) -> None:
@@ -85,13 +85,14 @@ class Network:
         self._estimator.reset()
 
     def step(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs of the model contract for the next frame, uint8 [H, W, 3] BGR of any size."""
+        """Outputs of the model contract, as far as the model has them, for the next uint8 [H, W, 3] BGR frame."""
         small = cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_AREA)
         motion = network_features(self._estimator.step(small), self.size)
         rgb = (small[..., ::-1].astype(np.float32) * self._scale - self._mean) / self._std
         feeds = {"image": np.ascontiguousarray(rgb.transpose(2, 0, 1)[None]), "motion": motion[None]}
-        names = ("masks", "scores", "background", "embedding")
-        return dict(zip(names, self._session.run(list(names), feeds), strict=True))
+        feeds = {i.name: feeds[i.name] for i in self._session.get_inputs()}
+        names = [o.name for o in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, feeds), strict=True))
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -127,11 +128,11 @@ def score_sequence(network: Network, images: list[Path], annotations: Path, name
         truth = truth > 0
         size = truth.shape
         foreground = 1 - out["background"][0, 0]
-        masks, scores = out["masks"][0], out["scores"][0]
-        proposals = [iou(_enlarged(m, size) > 0, truth) for m in masks]
+        proposals = [iou(_enlarged(m, size) > 0, truth) for m in out["masks"][0]] if "masks" in out else []
         parts = [iou(_enlarged(c, size) > 0.5, truth) for c in _components(foreground)]
         binary = iou(_enlarged(foreground, size) > 0.5, truth)
-        rows.append((binary, proposals[int(scores.argmax())], max(proposals), max(proposals + parts)))
+        top = proposals[int(out["scores"][0].argmax())] if proposals else 0.0
+        rows.append((binary, top, max(proposals, default=0.0), max(proposals + parts, default=0.0)))
     if not rows:
         raise SourceError(f"{annotations} holds no annotation for the frames of {name}")
     return SequenceScore(name, len(rows), *(float(v) for v in np.mean(rows, axis=0)))

@@ -8,7 +8,7 @@ from learning.batches import Batch
 from learning.networks.compact import Compact, Maps
 
 WEIGHTS = {"binary": 1.0, "heat": 0.5, "dice": 1.5, "mask": 1.0, "quality": 0.2, "embedding": 0.4}
-"""Centre, dice and balanced mask terms as measured best for seeded kernels; the others keep the same order."""
+"""Centre, dice and mask terms as measured best for seeded kernels; the others keep the same order."""
 
 _POINTS = 64
 
@@ -26,9 +26,7 @@ def focal_centres(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 def binary_foreground(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Cross-entropy plus soft IoU over the pixels that are not ignored; [B, 1, h, w]."""
     logits = logits.float()
-    entropy = F.binary_cross_entropy_with_logits(
-        logits, target, weight, reduction="sum"
-    ) / weight.sum().clamp(min=1)
+    entropy = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum") / weight.sum().clamp(min=1)
     p, t = torch.sigmoid(logits) * weight, target * weight
     both = (p * t).sum(dim=(1, 2, 3))
     union = (p + t - p * t).sum(dim=(1, 2, 3))
@@ -63,30 +61,21 @@ def similarity(a: Tensor, b: Tensor) -> Tensor:
 def embedding_pairs(embedding: Tensor, ids: Tensor) -> Tensor:
     """Logistic loss on R of random pixel pairs: 1 within an instance, 0 across (Eq. 2 of Seeds).
 
-    embedding [B, E, h, w]; ids [B, h, w], -1 = ignored. Half the points are drawn from objects, so that a small
-    object still meets itself; pairs inside the background count less, it may hide objects nobody labelled.
+    embedding [B, E, h, w]; ids [B, h, w], -1 = ignored. Half the points are drawn from objects, so that a
+    small object still meets itself; pairs inside the background count less, it may hide unlabelled objects.
     """
-    batch, _, h, w = embedding.shape
     flat = ids.flatten(1)
-    weight = (flat >= 0).float() * 1e-3 + (flat > 0).float() * (
-        0.5 / (flat > 0).sum(dim=1, keepdim=True).clamp(min=1)
-    )
-    weight += (flat == 0).float() * (0.5 / (flat == 0).sum(dim=1, keepdim=True).clamp(min=1)) + 1e-9
+    weight = (flat >= 0).float() * 1e-3 + 1e-9
+    for part in (flat > 0, flat == 0):
+        weight += part.float() * (0.5 / part.sum(dim=1, keepdim=True).clamp(min=1))
     points = torch.multinomial(weight, _POINTS)
     label = flat.gather(1, points)
-    chosen = (
-        embedding.float()
-        .flatten(2)
-        .gather(2, points[:, None].expand(-1, embedding.shape[1], -1))
-        .transpose(1, 2)
-    )
+    chosen = embedding.float().flatten(2).gather(2, points[:, None].expand(-1, embedding.shape[1], -1)).transpose(1, 2)
     r = similarity(chosen[:, :, None], chosen[:, None, :]).clamp(1e-4, 1 - 1e-4)
     same = (label[:, :, None] == label[:, None, :]).float()
     known = (label[:, :, None] >= 0) & (label[:, None, :] >= 0)
     pair_weight = known.float()
-    pair_weight = torch.where(
-        (label[:, :, None] == 0) & (label[:, None, :] == 0), 0.3 * pair_weight, pair_weight
-    )
+    pair_weight = torch.where((label[:, :, None] == 0) & (label[:, None, :] == 0), 0.3 * pair_weight, pair_weight)
     loss = -(same * torch.log(r) + (1 - same) * torch.log(1 - r))
     return (loss * pair_weight).sum() / pair_weight.sum().clamp(min=1)
 
@@ -95,11 +84,7 @@ def proposal_losses(network: Compact, maps: Maps, batch: Batch) -> dict[str, Ten
     """Every term, unweighted."""
     size, instances, cells = batch.cells.shape
     logits = network.read_masks(maps, batch.cells.reshape(size, -1))
-    target = (
-        batch.masks[:, :, None]
-        .expand(-1, -1, cells, -1, -1)
-        .reshape(size * instances * cells, *logits.shape[2:])
-    )
+    target = batch.masks[:, :, None].expand(-1, -1, cells, -1, -1).reshape(size * instances * cells, *logits.shape[2:])
     valid = batch.valid[:, :, None].expand(-1, -1, cells).reshape(-1)
     dice, mask, iou = instance_masks(logits.flatten(0, 1), target, valid)
     quality = maps.kernels[:, -1].float().flatten(1).gather(1, batch.cells.reshape(size, -1)).reshape(-1)

@@ -89,9 +89,7 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.elapsed, self.history = state["step"], state["elapsed_s"], state["history"]
         # Another stream of samples than before the interruption.
-        self.batches = Batches(
-            self.batches.shards, self.batches.size, _CROP, self.seed + self.step, self.clips
-        )
+        self.batches = Batches(self.batches.shards, self.batches.size, _CROP, self.seed + self.step, self.clips)
         if (self.out / "pseudo.npy").exists():
             self.batches.clip_labels = np.load(self.out / "pseudo.npy")
             self.batches.clip_share = _CLIP_SHARE
@@ -109,9 +107,7 @@ class Trainer:
         model = {
             "objective": "proposals",
             "config": asdict(self.network.config),
-            "state": {
-                n: v.half() if v.is_floating_point() else v for n, v in self.average.state_dict().items()
-            },
+            "state": {n: v.half() if v.is_floating_point() else v for n, v in self.average.state_dict().items()},
             "training": {
                 "step": self.step,
                 "minutes": self.elapsed / 60,
@@ -207,9 +203,7 @@ def run(trainer: Trainer, console: Console, save_every_s: float, steps: int | No
                 said = time.monotonic()
                 rate = (trainer.step - first_step) / (said - start)
                 text = " ".join(f"{n} {v:.3f}" for n, v in recent.items())
-                console.print(
-                    f"{trainer.elapsed / 60:5.1f} min  step {trainer.step}  {rate:.2f} steps/s  {text}"
-                )
+                console.print(f"{trainer.elapsed / 60:5.1f} min  step {trainer.step}  {rate:.2f} steps/s  {text}")
             if time.monotonic() - saved > save_every_s:
                 figures = trainer.validate()
                 console.print(f"held-out at step {trainer.step}: {figures}")
@@ -227,33 +221,23 @@ def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m learning.pretrain", description=__doc__)
     parser.add_argument("--objective", required=True, help=" | ".join(OBJECTIVES))
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder of shards from python -m learning.synthesis"
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the run; an interrupted run there resumes"
-    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of shards from python -m learning.synthesis")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run there resumes")
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--save-every", type=float, default=240, help="seconds between checkpoints")
-    parser.add_argument(
-        "--self-train-from", type=float, default=1.0, help="share of the time; 1 = no self-training"
-    )
+    parser.add_argument("--self-train-from", type=float, default=1.0, help="share of the time; 1 = no self-training")
     args = parser.parse_args(argv)
     try:
         if args.objective not in OBJECTIVES:
-            raise UsageError(
-                f"--objective {args.objective} is unknown: choose one of {', '.join(OBJECTIVES)}"
-            )
+            raise UsageError(f"--objective {args.objective} is unknown: choose one of {', '.join(OBJECTIVES)}")
         if args.device == "cuda" and not torch.cuda.is_available():
             raise UsageError("--device cuda, but torch sees no CUDA device: use --device cpu")
         # Batches are drawn on one thread beside the step; more would take the cores from it.
         cv2.setNumThreads(1)
-        trainer = Trainer(
-            args.data, args.out, args.minutes, args.device, args.seed, args.batch, args.self_train_from
-        )
+        trainer = Trainer(args.data, args.out, args.minutes, args.device, args.seed, args.batch, args.self_train_from)
         run(trainer, Console(), args.save_every)
     except EngineError as error:
         print(error, file=sys.stderr)

@@ -78,7 +78,5 @@ def validate(network: Compact, batches: Batches, device: torch.device) -> Figure
                 hits.append(hit)
                 truths += len(truth)
     empty = np.zeros(0)
-    ap = average_precision(
-        np.concatenate([empty, *scores]), np.concatenate([empty.astype(bool), *hits]), truths
-    )
+    ap = average_precision(np.concatenate([empty, *scores]), np.concatenate([empty.astype(bool), *hits]), truths)
     return Figures(float(np.mean(binary or [0])), float(np.mean(best or [0])), ap)

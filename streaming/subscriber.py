@@ -9,6 +9,7 @@ from typing import Literal
 import zmq
 
 from engine.errors import UsageError
+from streaming.endpoint import set_keepalive
 from streaming.inbox import EveryInbox, Inbox, NewestInbox
 from streaming.waker import Waker
 from streaming.wire import Message, State, WireError, check_source_name, decode, mask_topic, state_topic
@@ -20,8 +21,6 @@ _NEWEST_HWM = 64  # the receive thread empties it at once; room for the time it 
 _MAX_MESSAGE_BYTES = 2**28
 _RECONNECT_MS = 50
 _RECONNECT_MAX_MS = 1000
-_ZMTP_HEARTBEAT_MS = 1000
-_ZMTP_TIMEOUT_MS = 3000
 
 
 class MaskSubscriber:
@@ -98,11 +97,10 @@ class MaskSubscriber:
             (zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES),
             (zmq.RECONNECT_IVL, _RECONNECT_MS),
             (zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS),
-            (zmq.HEARTBEAT_IVL, _ZMTP_HEARTBEAT_MS),
-            (zmq.HEARTBEAT_TIMEOUT, _ZMTP_TIMEOUT_MS),
             (zmq.IPV6, int("[" in endpoint)),
         ):
             socket.setsockopt(option, value)
+        set_keepalive(socket)
         for prefix in self._prefixes():
             socket.setsockopt(zmq.SUBSCRIBE, prefix)
         try:

@@ -32,9 +32,7 @@ class Enumeration:
     nodes: int
 
 
-def best_combinations(
-    weights: np.ndarray, conflicts: np.ndarray, k: int
-) -> list[tuple[float, tuple[int, ...]]]:
+def best_combinations(weights: np.ndarray, conflicts: np.ndarray, k: int) -> list[tuple[float, tuple[int, ...]]]:
     """The k cheapest independent sets, the empty set (cost 0) among the candidates.
 
     Args:

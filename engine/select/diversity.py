@@ -79,9 +79,7 @@ def diverse_combinations(
     # Near-copies are the rule: looking at a few more at once is cheaper than looking twice.
     examined = k if max_iou >= 1.0 else _GROWTH * k
     while True:
-        costs, members, bound, finished, nodes = enumerate_sets(
-            weights, order, conflicts, examined, node_budget
-        )
+        costs, members, bound, finished, nodes = enumerate_sets(weights, order, conflicts, examined, node_budget)
         exact = finished or (len(costs) == examined and bool(costs[-1] <= bound))
         rows = np.arange(len(costs)) if max_iou >= 1.0 else _distinct(members, masks.words, k, max_iou)
         enough = len(rows) >= k or len(costs) < examined or examined >= _MOST_EXAMINED * k

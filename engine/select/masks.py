@@ -85,13 +85,19 @@ def sums_inside(words: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Sum of each row of values [C, P] over the pixels of each bit set [N, W]: float64 [N, C]."""
     n, n_words = words.shape
     channels = len(values)
-    out = np.zeros((n, channels))
+    out = np.empty((n, channels))
     for i in range(n):
-        for j in range(n_words):
-            word = words[i, j]
-            while word != 0:
-                x = 64 * j + lowest_bit(word)
-                word &= word - 1
-                for c in range(channels):
-                    out[i, c] += values[c, x]
+        for c in range(channels):
+            row = values[c]
+            total = 0.0
+            for j in range(n_words):
+                word = words[i, j]
+                if word == -1:
+                    for x in range(64 * j, 64 * j + 64):
+                        total += row[x]
+                    continue
+                while word != 0:
+                    total += row[64 * j + lowest_bit(word)]
+                    word &= word - 1
+            out[i, c] = total
     return out

@@ -203,10 +203,7 @@ class OnlinePath:
         if unary.ndim != 1 or len(unary) == 0:
             raise ValueError(f"frame {self._count}: unary has shape {unary.shape}, expected [K] with K >= 1")
         before = 0 if self._values is None else len(self._values)
-        if pairwise is None:
-            coupling = np.zeros((before, len(unary)))
-        else:
-            coupling = np.ascontiguousarray(pairwise, np.float64)
+        coupling = np.zeros((before, len(unary))) if pairwise is None else np.ascontiguousarray(pairwise, np.float64)
         if coupling.shape != (before, len(unary)):
             raise ValueError(
                 f"frame {self._count}: pairwise has shape {coupling.shape}, expected ({before}, {len(unary)})"
@@ -308,9 +305,7 @@ def _trace_back(parents: Sequence[list[int]], node: int) -> list[int]:
     return nodes[::-1]
 
 
-def offline_path(
-    unaries: Sequence[np.ndarray], pairwises: Sequence[np.ndarray | None]
-) -> tuple[list[int], float]:
+def offline_path(unaries: Sequence[np.ndarray], pairwises: Sequence[np.ndarray | None]) -> tuple[list[int], float]:
     """The optimum over a whole video that is already there (Eq. 2, second stage).
 
     Args:

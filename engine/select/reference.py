@@ -18,9 +18,7 @@ Combinations = list[tuple[float, tuple[int, ...]]]
 def brute_force_combinations(weights: np.ndarray, conflicts: np.ndarray, k: int) -> Combinations:
     """The k cheapest of all independent sets, by looking at every one of them."""
     n = len(weights)
-    blocked = [
-        sum(1 << b for b in range(n) if b != a and (conflicts[a, b] or conflicts[b, a])) for a in range(n)
-    ]
+    blocked = [sum(1 << b for b in range(n) if b != a and (conflicts[a, b] or conflicts[b, a])) for a in range(n)]
     sets: Combinations = [(0.0, ())]
     bits = [0]
     for mask in range(n):
@@ -65,9 +63,7 @@ def paper_combinations(weights: np.ndarray, conflicts: np.ndarray, k: int) -> Co
     return found
 
 
-def paper_path(
-    unaries: Sequence[np.ndarray], pairwises: Sequence[np.ndarray | None]
-) -> tuple[list[int], float]:
+def paper_path(unaries: Sequence[np.ndarray], pairwises: Sequence[np.ndarray | None]) -> tuple[list[int], float]:
     """The paper's second stage: Dijkstra from the first to the last frame over the whole video.
 
     Args:
@@ -114,9 +110,7 @@ def slow_background_loss(background: np.ndarray, foreground: np.ndarray, clamp: 
     return float(np.where(foreground, -np.log(1.0 - b), -np.log(b)).mean())
 
 
-def slow_owners(
-    masks: np.ndarray, members: Sequence[int], background: np.ndarray, clamp: float
-) -> np.ndarray:
+def slow_owners(masks: np.ndarray, members: Sequence[int], background: np.ndarray, clamp: float) -> np.ndarray:
     """int [h, w]: the selected mask with the lowest mean background log-odds over each pixel, -1 for none."""
     b = np.clip(background.astype(np.float64), clamp, 1.0 - clamp)
     logit = np.log(b) - np.log(1.0 - b)
@@ -185,8 +179,7 @@ def slow_distinct(combinations: Combinations, masks: np.ndarray, k: int, max_iou
     for item in combinations:
         union = np.asarray(masks[list(item[1])].any(axis=0))
         overlaps = [
-            (union & other).sum() / (union | other).sum() if (union | other).any() else np.inf
-            for other in unions
+            (union & other).sum() / (union | other).sum() if (union | other).any() else np.inf for other in unions
         ]
         if max_iou >= 1.0 or all(overlap <= max_iou for overlap in overlaps):
             kept.append(item)
@@ -212,8 +205,7 @@ def slow_costs(
         owners = [slow_owners(masks, members, background, clamp) for members in kept]
         foregrounds = [o >= 0 for o in owners]
         unaries.append(
-            config.lambda_background
-            * np.array([slow_background_loss(background, f, clamp) for f in foregrounds])
+            config.lambda_background * np.array([slow_background_loss(background, f, clamp) for f in foregrounds])
         )
         table = np.zeros((len(selected), len(kept)))
         for j, past in enumerate(selected):

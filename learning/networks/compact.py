@@ -1,9 +1,9 @@
 """The shipped network: one pass from image and motion to instance proposals, background and embedding.
 
-Plain 3x3 convolutions from stride 2 to stride 32 and back to stride 4: they quantise to INT8 without loss and run
-and train faster on a CPU than depthwise ones. Instances are seeded dynamic convolutions: a centre on a 1/8 grid
-carries the weights that read its mask out of shared mask features at 1/4, so the number of outputs is fixed and
-nothing has to be matched or suppressed.
+Plain 3x3 convolutions from stride 2 to stride 32 and back to stride 4: they quantise to INT8 without loss
+and run and train faster on a CPU than depthwise ones. Instances are seeded dynamic convolutions: a centre on
+a 1/8 grid carries the weights that read its mask out of shared mask features at 1/4, so the number of outputs
+is fixed and nothing has to be matched or suppressed.
 """
 
 from dataclasses import dataclass
@@ -82,9 +82,7 @@ class _Block(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = _conv(channels, channels)
-        self.second = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels)
-        )
+        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.second(self.first(x)))

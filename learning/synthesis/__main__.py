@@ -48,13 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--data", type=Path, required=True, help="folder with people/ coco/ animals/ photos/ textures/ clips/"
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for the shards; finished shards are kept"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the shards; finished shards are kept")
     parser.add_argument("--samples", type=int, default=14000)
-    parser.add_argument(
-        "--held-out", type=int, default=_HELD_OUT_SAMPLES, help="samples from pictures kept apart"
-    )
+    parser.add_argument("--held-out", type=int, default=_HELD_OUT_SAMPLES, help="samples from pictures kept apart")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--shard-samples", type=int, default=500)
@@ -89,7 +85,9 @@ def _run(args: argparse.Namespace) -> None:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with multiprocessing.Pool(args.workers) as pool, Progress(*columns) as progress:
+    # Spawned, not forked: a forked child of a process that has used OpenCV's threads can hang in them.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(args.workers) as pool, Progress(*columns) as progress:
         task = progress.add_task("rendering", total=sum(job[5] for job in jobs))
         for done in pool.imap_unordered(_render, jobs):
             progress.advance(task, done)

@@ -79,9 +79,7 @@ def _paint_over(image: np.ndarray, mask: np.ndarray, rng: Rng) -> np.ndarray:
     hole = cv2.dilate(mask, np.ones((9, 9), np.uint8))
     small = (image.shape[1] // 4, image.shape[0] // 4)
     small_hole = (cv2.resize(hole, small, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
-    filled = cv2.inpaint(
-        cv2.resize(image, small, interpolation=cv2.INTER_AREA), small_hole, 3, cv2.INPAINT_TELEA
-    )
+    filled = cv2.inpaint(cv2.resize(image, small, interpolation=cv2.INTER_AREA), small_hole, 3, cv2.INPAINT_TELEA)
     filled = cv2.resize(filled, image.shape[1::-1], interpolation=cv2.INTER_CUBIC).astype(np.float32)
     grain = image.astype(np.float32) - cv2.GaussianBlur(image, (0, 0), 3).astype(np.float32)
     shift = (int(rng.integers(40, 120)), int(rng.integers(60, 200)))
@@ -206,8 +204,7 @@ def build_library(data: Path, out: Path, seed: int, limit: int | None = None) ->
 def open_library(out: Path) -> Library:
     """Memory-map a library written by `build_library`."""
     big = {
-        n: np.load(out / f"{n}.npy", mmap_mode="r")
-        for n in ("images", "clean", "instances", "backgrounds", "pixels")
+        n: np.load(out / f"{n}.npy", mmap_mode="r") for n in ("images", "clean", "instances", "backgrounds", "pixels")
     }
     small = {n: np.load(out / f"{n}.npy") for n in ("sources", "offsets", "shapes")}
     surfaces, shapes_from = (int(v) for v in np.load(out / "counts.npy"))

@@ -92,9 +92,7 @@ def draw_parallax(rng: Rng, camera: Camera) -> np.ndarray | None:
             depth += region * np.float32(rng.uniform(-0.5, 0.9))
     extra = None
     if depth.any():
-        extra = (transform(camera.matrix(), _PIXELS) - _PIXELS) * (depth * np.float32(camera.relief))[
-            ..., None
-        ]
+        extra = (transform(camera.matrix(), _PIXELS) - _PIXELS) * (depth * np.float32(camera.relief))[..., None]
     if rng.random() < 0.06:
         rows = np.clip((np.arange(SIZE[0], dtype=np.float32) / SIZE[0] - rng.uniform(0.2, 0.7)) * 8, 0, 1)
         cells = int(rng.integers(8, 24))

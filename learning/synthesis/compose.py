@@ -60,9 +60,7 @@ def _object_motion(rng: Rng, camera: Camera, centre: np.ndarray, tracked: bool) 
         shift = local + speed * np.array([np.cos(direction), np.sin(direction) * 0.7])
     angle = rng.normal(0, 0.03) if rng.random() < 0.5 else 0.0
     scale = np.exp(rng.normal(0, 0.015))
-    return similarity(
-        (float(centre[0]), float(centre[1])), (float(shift[0]), float(shift[1])), angle, float(scale)
-    )
+    return similarity((float(centre[0]), float(centre[1])), (float(shift[0]), float(shift[1])), angle, float(scale))
 
 
 def _moves(motion: np.ndarray, camera: Camera, box: np.ndarray) -> bool:
@@ -72,9 +70,7 @@ def _moves(motion: np.ndarray, camera: Camera, box: np.ndarray) -> bool:
     return float(np.hypot(relative[:, 0], relative[:, 1]).mean()) >= _MIN_RELATIVE_PX
 
 
-def _placed(
-    rng: Rng, rgba: np.ndarray, side_px: float, roll: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _placed(rng: Rng, rgba: np.ndarray, side_px: float, roll: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Random place of a cut-out: frame -> cut-out matrix, its centre [2] and corners [4, 2] in the frame."""
     h, w = rgba.shape[:2]
     scale = side_px / max(h, w)
@@ -91,15 +87,11 @@ def _placed(
 
 
 def _any_cutout(rng: Rng, library: Library, held_out: bool, shapes: float) -> np.ndarray:
-    start, end = (
-        (library.shapes_from, len(library.offsets)) if rng.random() < shapes else (0, library.shapes_from)
-    )
+    start, end = (library.shapes_from, len(library.offsets)) if rng.random() < shapes else (0, library.shapes_from)
     rgba = library.cutout(choose(rng, end, held_out, start))
     if rng.random() < 0.3:
         rgba = rgba.copy()
-        gain = (
-            np.exp(rng.normal(0, 0.25, 3)) if rng.random() < 0.5 else np.exp(rng.normal(0, 0.4)) * np.ones(3)
-        )
+        gain = np.exp(rng.normal(0, 0.25, 3)) if rng.random() < 0.5 else np.exp(rng.normal(0, 0.4)) * np.ones(3)
         rgba[..., :3] = np.clip(rgba[..., :3] * gain, 0, 255).astype(np.uint8)
     return rgba
 
@@ -135,9 +127,7 @@ def _standing(rng: Rng, cast: Cast, library: Library, camera: Camera, held_out: 
         width = SIDE_PX * rng.uniform(0.04, 0.3) if rng.random() < 0.6 else SIDE_PX * 0.8
         low = int((SIDE_PX - width) / 2)
         alpha[2:-2, low : SIDE_PX - low] = 255
-        place, _, _ = _placed(
-            rng, colour, rng.uniform(200, 600), rng.normal(0, 0.2) + np.pi / 2 * (rng.random() < 0.2)
-        )
+        place, _, _ = _placed(rng, colour, rng.uniform(200, 600), rng.normal(0, 0.2) + np.pi / 2 * (rng.random() < 0.2))
         bend = None
         cast.add(Layer(np.dstack([colour, alpha]), place, motion, 0, bend), Kind.ABSENT)
         return
@@ -263,9 +253,7 @@ def draw_pile(rng: Rng, library: Library, held_out: bool) -> tuple[Stage, np.nda
     typical = log_uniform(rng, 34, 90) if crowded else log_uniform(rng, 40, 200)
     for _ in range(count):
         rgba = _any_cutout(rng, library, held_out, 0.6)
-        place, centre, corners = _placed(
-            rng, rgba, typical * np.exp(rng.normal(0, 0.35)), rng.uniform(0, 2 * np.pi)
-        )
+        place, centre, corners = _placed(rng, rgba, typical * np.exp(rng.normal(0, 0.35)), rng.uniform(0, 2 * np.pi))
         motion, kind = camera.matrix(), Kind.STATIC
         if moving and rng.random() < 0.15:
             motion = _object_motion(rng, camera, centre, tracked=False)

@@ -13,15 +13,11 @@ _H, _W = SIZE
 _GRID = np.stack(np.meshgrid(np.arange(_W, dtype=np.float32), np.arange(_H, dtype=np.float32)), axis=-1)
 
 
-def similarity(
-    centre: tuple[float, float], shift: tuple[float, float], angle: float, scale: float
-) -> np.ndarray:
+def similarity(centre: tuple[float, float], shift: tuple[float, float], angle: float, scale: float) -> np.ndarray:
     """Rotation by `angle` rad and scaling about `centre`, then a shift in pixels; float64 [3, 3]."""
     c, s = np.cos(angle) * scale, np.sin(angle) * scale
     x, y = centre
-    return np.array(
-        [[c, -s, x - c * x + s * y + shift[0]], [s, c, y - s * x - c * y + shift[1]], [0, 0, 1.0]]
-    )
+    return np.array([[c, -s, x - c * x + s * y + shift[0]], [s, c, y - s * x - c * y + shift[1]], [0, 0, 1.0]])
 
 
 def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -124,9 +120,7 @@ def _draw(frame: np.ndarray, ids: np.ndarray, layer: Layer, previous: bool) -> N
     grid = _GRID[y0:y1, x0:x1]
     if bend is not None:
         grid = grid + cv2.resize(bend, (_W, _H), interpolation=cv2.INTER_LINEAR)[y0:y1, x0:x1]
-    patch = cv2.remap(
-        layer.rgba, transform(to_patch, grid), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
-    )
+    patch = cv2.remap(layer.rgba, transform(to_patch, grid), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     if layer.shadow > 0:
         dx, dy = (int(v) for v in layer.shadow_shift)
         sx0, sy0 = min(max(x0 + dx, 0), _W - 1), min(max(y0 + dy, 0), _H - 1)
@@ -211,9 +205,7 @@ class Lens:
         gain = self.tint * np.float32(1 + rng.normal(0, 0.01))
         exposed = out.astype(np.float32) * gain + _NOISE[y : y + _H, x : x + _W] * np.float32(self.noise)
         out = np.clip(exposed, 0, 255).astype(np.uint8)
-        return cv2.imdecode(
-            cv2.imencode(".jpg", out, (cv2.IMWRITE_JPEG_QUALITY, self.jpeg))[1], cv2.IMREAD_COLOR
-        )
+        return cv2.imdecode(cv2.imencode(".jpg", out, (cv2.IMWRITE_JPEG_QUALITY, self.jpeg))[1], cv2.IMREAD_COLOR)
 
 
 def bend_field(rng: Rng, amplitude: float) -> np.ndarray:

@@ -84,9 +84,7 @@ def _box(rng: Rng, picture: np.ndarray | None) -> np.ndarray:
     points = _fit(np.array(faces).reshape(-1, 2)).reshape(3, 4, 2)
     colour = surface(rng, (SIDE_PX, SIDE_PX), picture).astype(np.float32)
     alpha = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
-    for face, shade in zip(
-        points, rng.permutation([1.0, rng.uniform(0.7, 0.95), rng.uniform(0.45, 0.8)]), strict=True
-    ):
+    for face, shade in zip(points, rng.permutation([1.0, rng.uniform(0.7, 0.95), rng.uniform(0.45, 0.8)]), strict=True):
         inside = np.zeros_like(alpha)
         _fill(inside, face)
         colour[inside > 0] *= shade
@@ -125,9 +123,7 @@ def shape_cutout(rng: Rng, picture: np.ndarray | None) -> np.ndarray:
     else:
         # Cloth: a ragged outline with soft folds.
         _fill(alpha, _fit(_radial(rng, 10)))
-        folds = (
-            1 + rng.uniform(0.1, 0.35) * smooth_noise(rng, alpha.shape, int(rng.integers(4, 10)))[..., None]
-        )
+        folds = 1 + rng.uniform(0.1, 0.35) * smooth_noise(rng, alpha.shape, int(rng.integers(4, 10)))[..., None]
         colour = np.clip(colour * folds, 0, 255).astype(np.uint8)
     if rng.random() < 0.5:
         light = 1 + rng.uniform(0.05, 0.4) * smooth_noise(rng, alpha.shape, 2)[..., None]

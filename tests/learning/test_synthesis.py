@@ -52,7 +52,8 @@ def test_the_front_layer_hides_the_one_behind() -> None:
     place = np.linalg.inv(similarity((0, 0), (100, 100), 0, 1))
     layers = [Layer(full, np.eye(3), np.eye(3), 1), Layer(small, place, np.eye(3), 2)]
     _, _, ids = render(Stage(_textured(0, SIZE), np.eye(3), np.eye(3), None, layers), pair=False)
-    assert (ids[100:139, 100:139] == 2).all() and ids[50, 50] == 1
+    assert (ids[100:139, 100:139] == 2).all()
+    assert ids[50, 50] == 1
 
 
 def test_features_show_the_motion_a_layer_was_given() -> None:
@@ -115,7 +116,9 @@ def test_clips_give_frames_with_motion_and_no_labels(picture_folder: Path) -> No
     samples = list(clip_samples(sorted((picture_folder / "clips").glob("*/*.mp4")), seed=0))
     assert len(samples) >= 5
     for sample in samples:
-        assert sample.motion is not None and sample.origin == Origin.CLIP and not sample.ids.any()
+        assert sample.motion is not None
+        assert sample.origin == Origin.CLIP
+        assert not sample.ids.any()
 
 
 def test_surfaces_fill_their_size() -> None:
@@ -125,12 +128,24 @@ def test_surfaces_fill_their_size() -> None:
 
 
 def test_command_renders_and_resumes(picture_folder: Path, tmp_path: Path) -> None:
-    arguments = ["--data", str(picture_folder), "--out", str(tmp_path), "--limit", "3", "--workers", "1", "--held-out", "2"]
+    arguments = [
+        "--data",
+        str(picture_folder),
+        "--out",
+        str(tmp_path),
+        "--limit",
+        "3",
+        "--workers",
+        "1",
+        "--held-out",
+        "2",
+    ]
     assert command.main([*arguments, "--samples", "4", "--shard-samples", "2"]) == 0
     before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("train_*.shard")}
     assert len(before) == 2
     assert command.main([*arguments, "--samples", "6", "--shard-samples", "2"]) == 0
-    assert len(Shards(tmp_path)) == 6 and len(Shards(tmp_path, "held")) == 2
+    assert len(Shards(tmp_path)) == 6
+    assert len(Shards(tmp_path, "held")) == 2
     assert all(p.stat().st_mtime_ns == t for p, t in before.items())
 
 

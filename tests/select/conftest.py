@@ -15,9 +15,7 @@ def random_graph(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarr
     return weights, conflicts | conflicts.T
 
 
-def random_video(
-    rng: np.random.Generator, frames: int, n: int, shape: tuple[int, int] = (12, 16)
-) -> list[Percepts]:
+def random_video(rng: np.random.Generator, frames: int, n: int, shape: tuple[int, int] = (12, 16)) -> list[Percepts]:
     """Percepts with blobs that drift, a background map that sees some of them, and a flow to match."""
     h, w = shape
     y, x = np.mgrid[0:h, 0:w]

@@ -64,9 +64,7 @@ def test_all_sets_come_back_when_fewer_than_k_exist():
 
 
 def test_a_set_comes_before_its_superset_of_equal_cost():
-    sets = [
-        members for _, members in best_combinations(np.array([0.0, -1.0, 0.0]), np.zeros((3, 3), bool), 3)
-    ]
+    sets = [members for _, members in best_combinations(np.array([0.0, -1.0, 0.0]), np.zeros((3, 3), bool), 3)]
     assert sets[0] == (1,)
 
 
@@ -141,10 +139,7 @@ def test_a_tangle_that_ran_out_of_budget_does_not_starve_the_others():
 def blobs(rng, n, shape=(10, 14)):
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
     return np.array(
-        [
-            np.hypot(x - rng.uniform(0, shape[1]), y - rng.uniform(0, shape[0])) < rng.uniform(0.2, 4)
-            for _ in range(n)
-        ]
+        [np.hypot(x - rng.uniform(0, shape[1]), y - rng.uniform(0, shape[0])) < rng.uniform(0.2, 4) for _ in range(n)]
     ).reshape(n, *shape)
 
 
@@ -152,9 +147,7 @@ def test_mask_conflicts_follow_the_overlap_of_the_smaller_mask():
     rng = np.random.default_rng(6)
     for tolerance in (0.0, 0.05, 0.4):
         masks = blobs(rng, 12)
-        np.testing.assert_array_equal(
-            mask_conflicts(pack(masks), tolerance), slow_conflicts(masks, tolerance)
-        )
+        np.testing.assert_array_equal(mask_conflicts(pack(masks), tolerance), slow_conflicts(masks, tolerance))
 
 
 def test_kept_combinations_differ_and_nothing_cheaper_was_left_out():

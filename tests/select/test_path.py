@@ -155,8 +155,7 @@ def test_the_margin_is_what_the_other_choice_would_have_cost():
         undecided = [f for f, _ in path.best_path()]
         path.push(unaries[-1], pairwises[-1])
         costs = {
-            nodes: cost_of(nodes, unaries, pairwises)
-            for nodes in itertools.product(*(range(len(u)) for u in unaries))
+            nodes: cost_of(nodes, unaries, pairwises) for nodes in itertools.product(*(range(len(u)) for u in unaries))
         }
         best = min(costs.values())
         others = [c for nodes, c in costs.items() if nodes[-1] != path.best_node]
@@ -227,10 +226,10 @@ def test_an_endless_stream_costs_the_same_at_its_end():
     path = OnlinePath(5)
     seconds, commits = [], 0
     for block in range(100):
-        start = time.perf_counter()
+        start = time.thread_time()
         for t in range(1000 * block, 1000 * (block + 1)):
             commits += len(path.push(unaries[t % 997], pairwises[t % 991] if t else None))
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.thread_time() - start)
     assert commits + len(path.flush()) == 100_000
     assert np.median(seconds[75:]) < 1.5 * np.median(seconds[5:30])
 

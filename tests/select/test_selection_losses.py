@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.compose import paint_order as composed_order
+from engine.compose import render_labels
 from engine.percepts import Percepts
 from engine.select.background import background_loss
 from engine.select.consistency import consistency_loss
@@ -19,7 +19,7 @@ from engine.select.reference import (
     slow_source,
 )
 from engine.select.registration import register, registered_flow_loss
-from engine.select.render import label_owners, paint_order, render
+from engine.select.render import label_owners, render
 from engine.select.warp import as_unions, gather, source_pixels
 
 CLAMP = 0.01
@@ -29,9 +29,7 @@ SHAPES = st.sampled_from([(1, 1), (1, 7), (8, 8), (9, 13), (5, 26)])
 def random_frame(rng, shape, n):
     """Masks (some empty, some full), combinations of them, background and two flow fields."""
     masks = rng.random((n, *shape)) < rng.choice([0.0, 0.2, 0.5, 1.0], size=(n, 1, 1))
-    combinations = [()] + [
-        tuple(np.flatnonzero(rng.random(n) < 0.4).tolist()) for _ in range(int(rng.integers(0, 5)))
-    ]
+    combinations = [()] + [tuple(np.flatnonzero(rng.random(n) < 0.4).tolist()) for _ in range(int(rng.integers(0, 5)))]
     background = rng.random(shape).astype(np.float32)
     flow = rng.normal(0, 2, size=(2, *shape)).astype(np.float32)
     residual = rng.normal(0, 2, size=(2, *shape)).astype(np.float32)
@@ -67,9 +65,7 @@ def test_background_loss_is_the_cross_entropy_of_the_union(seed, shape, n):
     masks, combinations, background, _, _ = random_frame(rng, shape, n)
     background.flat[0] = rng.choice([0.0, 1.0])
     _, loss, rendered = drawn(masks, combinations, background)
-    expected = [
-        slow_background_loss(background, masks[list(members)].any(axis=0), CLAMP) for members in combinations
-    ]
+    expected = [slow_background_loss(background, masks[list(members)].any(axis=0), CLAMP) for members in combinations]
     np.testing.assert_allclose(loss.of_unions(rendered.unions), expected, atol=1e-5)
     for mask, weight in zip(masks, loss.weights, strict=True):
         assert loss.empty + weight == pytest.approx(slow_background_loss(background, mask, CLAMP), abs=1e-5)
@@ -103,17 +99,15 @@ def test_pixels_belong_to_the_mask_that_looks_least_like_background(seed, shape,
         assert rendered.areas[k] == (owners >= 0).sum()
 
 
-def test_the_published_label_map_uses_the_same_rule():
+def test_the_published_label_map_has_the_same_owners():
     rng = np.random.default_rng(2)
     masks = rng.random((6, 12, 16)) < 0.3
     background = rng.random((12, 16)).astype(np.float32)
-    percepts = Percepts(
-        masks, np.ones(6, np.float32), background, None, None, None, masks.astype(np.float32) - 0.5
-    )
-    loss = background_loss(background, pack(masks), CLAMP)
-    members = (0, 2, 3, 5)
-    composed = [members[position] for position in composed_order(percepts, members)]
-    assert paint_order(members, loss.mean_logits) == composed
+    percepts = Percepts(masks, np.ones(6, np.float32), background, None, None, None, masks.astype(np.float32) - 0.5)
+    packed = pack(masks)
+    owners = label_owners(packed, (0, 2, 3, 5), background_loss(background, packed, CLAMP).mean_logits)
+    published = render_labels(percepts, (0, 2, 3, 5), [1, 3, 4, 6], masks.shape[1:])
+    np.testing.assert_array_equal(published.astype(int) - 1, owners)
 
 
 def test_sixty_four_combinations_fill_every_bit():
@@ -208,9 +202,7 @@ def test_selecting_the_moving_object_in_both_frames_explains_the_flow():
     packed, _, rendered = drawn(np.array([mask, decoy]), [(), (0,), (1,)], background)
     past = drawn(np.array([past_mask]), [(), (0,)], background)[2]
     measured = residual_flow(flow)
-    table = explained_flow_loss(
-        measured, packed, rendered, gather(past.choices, source_pixels(flow)), past_count=2
-    )
+    table = explained_flow_loss(measured, packed, rendered, gather(past.choices, source_pixels(flow)), past_count=2)
     assert table[1, 1] == pytest.approx(0.0, abs=1e-5)
     np.testing.assert_allclose(table[:, 0], 1.0, rtol=1e-5)
     assert table[0, 1] > 0.5
@@ -254,16 +246,12 @@ def test_the_registered_form_takes_the_best_match_of_each_mask():
     packed, _, rendered = drawn(masks, combinations, np.full(mask.shape, 0.5, np.float32))
     past_packed = pack(past_masks)
     measured = residual_flow(flow)
-    table = registered_flow_loss(
-        measured, flow, packed, combinations, rendered, image, past_packed, past, past_image
-    )
+    table = registered_flow_loss(measured, flow, packed, combinations, rendered, image, past_packed, past, past_image)
     for j, past_members in enumerate(past):
         for k, members in enumerate(combinations):
             outside = ~masks[list(members)].any(axis=0)
             expected = np.abs(flow[:, outside] - flow[:, outside].mean(axis=1)[:, None]).sum()
             for i in members:
-                shifts = [
-                    register(packed.words[i], image, past_packed.words[a], past_image) for a in past_members
-                ]
+                shifts = [register(packed.words[i], image, past_packed.words[a], past_image) for a in past_members]
                 expected += min(np.abs(flow[:, masks[i]] - np.array(s)[:, None]).sum() for s in shifts)
             assert table[j, k] == pytest.approx(expected / measured.deviation, rel=1e-4)

@@ -45,43 +45,50 @@ def await_subscriptions(socket, count: int = 2) -> None:
 
 
 @contextmanager
-def publishing_at(publisher: Publisher, rate_hz: float, **scene):
-    """Publish scenes of rising frame number in the background."""
+def publishing_at(publisher: Publisher, rate_hz: float):
+    """Publish scenes of rising frame number in the background; yields the list of those handed over."""
     done = threading.Event()
+    handed_over: list[int] = []
 
     def publish() -> None:
-        due_s, frame = time.perf_counter(), 0
+        due_s = time.perf_counter()
         while not done.is_set():
-            publisher.publish(make_scene(frame, **scene))
-            frame += 1
+            publisher.publish(make_scene(len(handed_over), size=(120, 160)))
+            handed_over.append(len(handed_over))
             due_s += 1 / rate_hz
             done.wait(max(0.0, due_s - time.perf_counter()))
 
     thread = threading.Thread(target=publish)
     thread.start()
     try:
-        yield
+        yield handed_over
     finally:
         done.set()
         thread.join()
 
 
-def test_a_slow_consumer_gets_fresh_scenes(publisher):
-    """50 ms per scene behind 100 Hz: reading in order, the age would grow by 40 ms with every scene.
+def test_a_slow_consumer_gets_fresh_scenes():
+    """50 ms per scene behind 100 Hz: whoever reads in order falls 40 ms further behind with every scene.
 
-    Ages are taken when `read` returns. A scene is due every 10 ms, so half of the ages must stay below 50 ms
-    with room for encoding, transport and a busy machine, and none may show a backlog.
+    When `read` returns, the scene must be at most 5 frames, that is 50 ms of video, behind the newest one
+    handed over. The time since the hand-over is held against 250 ms, so that a machine that gives this test
+    a tenth of a core passes, but a backlog (1.2 s after 30 scenes) does not.
     """
-    with MaskSubscriber(publisher.endpoint) as masks, publishing_at(publisher, 100, size=(480, 854)):
-        ages_ms, frames = [], []
-        for _ in range(25):
+    with (
+        Publisher(ANY_PORT, queue_size=2) as publisher,
+        MaskSubscriber(publisher.endpoint) as masks,
+        publishing_at(publisher, 100) as handed_over,
+    ):
+        ages_ms, behind, frames = [], [], []
+        for _ in range(30):
             scene = masks.read(5)
             ages_ms.append((time.time_ns() - scene.t_publish_ns) / 1e6)
+            behind.append(len(handed_over) - 1 - scene.frame)
             frames.append(scene.frame)
             time.sleep(0.05)
-        assert masks.skipped > 25
-    assert np.median(ages_ms) < 50
-    assert np.percentile(ages_ms[-10:], 80) < 100
+        assert masks.skipped > 30
+    assert np.median(behind) <= 5
+    assert np.median(ages_ms) < 250
     assert (np.diff(frames) > 0).all()
 
 
