@@ -17,6 +17,9 @@ from engine.percepts import Percepts
 _OUTSIDE = np.float32(-6.0)
 """Logit of pixels that belong to another component of the same level."""
 
+_UNCONFIRMED = np.float32(0.3)
+"""Share of its score a blob keeps when no instance proposal supports it; best of 0.3, 0.5, 1 on held-out synthesis."""
+
 
 def foreground_components(
     background: np.ndarray, thresholds: tuple[float, ...], min_area_px: int
@@ -49,6 +52,33 @@ def foreground_components(
     if not logits:
         return np.empty((0, *background.shape), np.float32), np.empty(0, np.float32)
     return np.stack(logits), np.asarray(scores, np.float32)
+
+
+def confirmed_scores(
+    component_scores: np.ndarray, components: np.ndarray, masks: np.ndarray, scores: np.ndarray
+) -> np.ndarray:
+    """Scores of blobs, lowered where no instance proposal agrees with them.
+
+    A blob of the foreground map says that something moves there, not that it is one thing. Its score is
+    its mean foreground probability times 0.3 + 0.7 max_i IoU(blob, mask_i) score_i.
+
+    Args:
+        component_scores: float32 [C].
+        components: bool [C, h, w].
+        masks: bool [N, h, w] of the network; without any, nothing can confirm and scores stay.
+        scores: float32 [N].
+
+    Returns:
+        float32 [C].
+    """
+    if not len(masks) or not len(components):
+        return component_scores
+    a = components.reshape(len(components), -1).astype(np.float32)
+    b = masks.reshape(len(masks), -1).astype(np.float32)
+    shared = a @ b.T
+    iou = shared / np.maximum(a.sum(axis=1)[:, None] + b.sum(axis=1)[None] - shared, 1.0)
+    support = (iou * scores[None]).max(axis=1)
+    return component_scores * (_UNCONFIRMED + (1 - _UNCONFIRMED) * support).astype(np.float32)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -96,6 +126,7 @@ def propose(percepts: Percepts, config: ProposeConfig) -> Percepts:
     extra, extra_scores = foreground_components(
         percepts.background, config.foreground_thresholds, min_area_px
     )
+    extra_scores = confirmed_scores(extra_scores, extra > 0, percepts.masks, percepts.scores)
     logits = np.concatenate([percepts.logits, extra])
     scores = np.concatenate([percepts.scores, extra_scores])
     masks = logits > 0

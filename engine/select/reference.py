@@ -110,6 +110,14 @@ def slow_background_loss(background: np.ndarray, foreground: np.ndarray, clamp: 
     return float(np.where(foreground, -np.log(1.0 - b), -np.log(b)).mean())
 
 
+def slow_score_weight(mask: np.ndarray, score: float, config: SelectionConfig) -> float:
+    """What the detector's score of one mask adds to the cost of selecting it."""
+    clamp, reference = config.background_clamp, config.score_reference
+    score = min(max(float(score), clamp), 1.0 - clamp)
+    ratio = (score / (1.0 - score)) / (reference / (1.0 - reference))
+    return -config.score_weight * float(np.log(ratio)) * float(mask.mean())
+
+
 def slow_owners(masks: np.ndarray, members: Sequence[int], background: np.ndarray, clamp: float) -> np.ndarray:
     """int [h, w]: the selected mask with the lowest mean background log-odds over each pixel, -1 for none."""
     b = np.clip(background.astype(np.float64), clamp, 1.0 - clamp)
@@ -198,15 +206,16 @@ def slow_costs(
     for percepts in video:
         background, masks, clamp = percepts.background, percepts.masks, config.background_clamp
         nothing = slow_background_loss(background, np.zeros(background.shape, bool), clamp)
-        weights = np.array([slow_background_loss(background, mask, clamp) - nothing for mask in masks])
+        prior = np.array([slow_score_weight(m, s, config) for m, s in zip(masks, percepts.scores, strict=True)])
+        alone = np.array([slow_background_loss(background, mask, clamp) - nothing for mask in masks])
+        weights = config.lambda_background * alone + prior
         everything = 1 << len(masks)
         ranked = brute_force_combinations(weights, slow_conflicts(masks, config.overlap_allowed), everything)
         kept = [m for _, m in slow_distinct(ranked, masks, config.combinations, config.near_copy_iou)]
         owners = [slow_owners(masks, members, background, clamp) for members in kept]
         foregrounds = [o >= 0 for o in owners]
-        unaries.append(
-            config.lambda_background * np.array([slow_background_loss(background, f, clamp) for f in foregrounds])
-        )
+        losses = np.array([slow_background_loss(background, f, clamp) for f in foregrounds])
+        unaries.append(config.lambda_background * losses + [sum(prior[m] for m in members) for members in kept])
         table = np.zeros((len(selected), len(kept)))
         for j, past in enumerate(selected):
             for k, foreground in enumerate(foregrounds):

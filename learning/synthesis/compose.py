@@ -117,7 +117,7 @@ def _pasted(rng: Rng, cast: Cast, library: Library, camera: Camera, held_out: bo
 
 
 def _standing(rng: Rng, cast: Cast, library: Library, camera: Camera, held_out: bool, near: bool) -> None:
-    """Something fixed to the world: an object on the ground, or (near) a pole, a mound or an object close to the lens."""
+    """Something fixed to the world: an object on the ground, or (near) a pole, a mound or an object up close."""
     depth = rng.uniform(0.3, 1.8) if near else 0.0
     motion = camera.matrix(depth)
     if near and rng.random() < 0.5:

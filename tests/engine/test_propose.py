@@ -5,7 +5,7 @@ import pytest
 
 from engine.config import ProposeConfig
 from engine.percepts import Percepts
-from engine.propose.candidates import foreground_components, propose
+from engine.propose.candidates import confirmed_scores, foreground_components, propose
 
 GRID = (64, 112)
 
@@ -68,3 +68,14 @@ def test_nothing_there_is_a_valid_answer() -> None:
     found = propose(percepts([], [], np.full(GRID, 0.99)), ProposeConfig())
     assert found.masks.shape == (0, *GRID)
     assert found.scores.shape == (0,)
+
+
+def test_a_blob_no_instance_proposal_agrees_with_loses_most_of_its_score() -> None:
+    blob, elsewhere = disc(20, 30, 8), disc(45, 90, 8)
+    sure = np.array([0.9], np.float32)
+    kept = confirmed_scores(sure, blob[None], blob[None], np.array([1.0], np.float32))
+    half = confirmed_scores(sure, blob[None], blob[None], np.array([0.5], np.float32))
+    lost = confirmed_scores(sure, blob[None], elsewhere[None], np.array([1.0], np.float32))
+    assert [*kept, *half, *lost] == pytest.approx([0.9, 0.9 * 0.65, 0.9 * 0.3])
+    # A model without instance masks cannot confirm anything, and nothing is held against its blobs.
+    assert confirmed_scores(sure, blob[None], np.empty((0, *GRID), bool), np.empty(0, np.float32)) == sure

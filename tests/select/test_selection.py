@@ -104,8 +104,8 @@ def test_flow_and_consistency_find_an_object_the_background_map_misses():
             )
         )
     video = [p if p.residual is None else replace(p, residual=2 * p.residual) for p in video]
-    _, alone = run(Selection(SelectionConfig(lambda_flow=0.0, lambda_consistency=0.0)), video)
-    _, together = run(Selection(SelectionConfig()), video)
+    _, alone = run(Selection(SelectionConfig(lambda_flow=0.0, lambda_consistency=0.0, lambda_score=0.0)), video)
+    _, together = run(Selection(SelectionConfig(lambda_score=0.0)), video)
     assert [c.members for c in alone][4:] == [()] * 6
     assert [c.members for c in together] == [(0,)] * 10
 
