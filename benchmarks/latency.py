@@ -60,7 +60,6 @@ def main() -> int:
     percentiles = ("p50", "p95", "p99", "max")
     latency = {stage: {p: middle("latency_ms", stage, p) for p in percentiles} for stage in stages}
     result = {
-        "machine": machine.describe(),
         "source": options.source,
         "runs": options.runs,
         "frames": runs[0]["frames"],
@@ -80,9 +79,7 @@ def main() -> int:
     for stage, values in latency.items():
         table.add_row(stage, *(f"{values[p]:.2f}" for p in percentiles))
     Console(width=100).print(table)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    machine.write_report(options.json, result)
     return 0
 
 

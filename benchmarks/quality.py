@@ -6,7 +6,6 @@ DATA holds davis_dev/ (or is such a folder itself). Nothing was trained or tuned
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -104,16 +103,13 @@ def main() -> int:
     mean = {f"{a} {b}": float(np.mean([row[a][b] for row in result.values()])) for a, b in keys}
     table.add_row("mean", "", *(f"{mean[column]:.3f}" for column in columns), "")
     Console(width=120).print(table)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        content = {
-            "machine": machine.describe(),
-            "model": {"name": network.name, "hash": network.hash},
-            "config": configuration.flatten(config),
-            "mean": {key: round(value, 4) for key, value in mean.items()},
-            "sequences": result,
-        }
-        options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    content = {
+        "model": {"name": network.name, "hash": network.hash},
+        "config": configuration.flatten(config),
+        "mean": {key: round(value, 4) for key, value in mean.items()},
+        "sequences": result,
+    }
+    machine.write_report(options.json, content)
     return 0
 
 

@@ -55,7 +55,6 @@ def main() -> int:
     memory_mb = [value for value in memory_mb if value]
     quarter = max(1, len(memory_mb) // 4)
     result = {
-        "machine": machine.describe(),
         "frames": stats["frames"],
         "received": received,
         "fps": stats["fps"],
@@ -66,11 +65,8 @@ def main() -> int:
         "rss_last_quarter_mb": round(statistics.median(memory_mb[-quarter:]), 1),
     }
     for name, value in result.items():
-        if name != "machine":
-            print(f"{name}: {value}")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        print(f"{name}: {value}")
+    machine.write_report(options.json, result)
     return 0
 
 
