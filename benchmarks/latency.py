@@ -71,9 +71,7 @@ def main() -> int:
         "commit": runs[0]["commit"],
         "model": runs[0]["model"],
     }
-    table = Table(
-        title=f"{options.source}: {result['fps']:.1f} fps, {result['peak_rss_mb']:.0f} MB, ms per stage"
-    )
+    table = Table(title=f"{options.source}: {result['fps']:.1f} fps, {result['peak_rss_mb']:.0f} MB, ms per stage")
     for column in ("stage", *percentiles):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for stage, values in latency.items():

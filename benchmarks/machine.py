@@ -13,9 +13,7 @@ def describe() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as info:
-            model = next(
-                (line.split(":")[1].strip() for line in info if line.startswith("model name")), model
-            )
+            model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), model)
     except OSError:
         pass
     packages = ("numpy", "numba", "opencv-python-headless", "onnxruntime", "pyzmq")
