@@ -54,7 +54,10 @@ def output_convolutions(model: onnx.ModelProto) -> list[str]:
 def quantise(source: Path, out: Path, frames: Iterable[NetworkInput]) -> None:
     """Quantise an fp32 graph, weights per channel, activations by their range over `frames`."""
     prepared = out.with_suffix(".prepared.onnx")
-    logging.getLogger().setLevel(logging.ERROR)
+    root = logging.getLogger()
+    level = root.level
+    # The quantiser logs advice for other backends at warning level, on the root logger.
+    root.setLevel(logging.ERROR)
     try:
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         model = onnx.load(prepared)
@@ -73,6 +76,7 @@ def quantise(source: Path, out: Path, frames: Iterable[NetworkInput]) -> None:
             calibrate_method=CalibrationMethod.MinMax,
         )
     finally:
+        root.setLevel(level)
         prepared.unlink(missing_ok=True)
 
 

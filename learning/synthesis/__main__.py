@@ -50,7 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards; finished shards are kept")
     parser.add_argument("--samples", type=int, default=14000)
-    parser.add_argument("--held-out", type=int, default=_HELD_OUT_SAMPLES, help="samples from pictures kept apart")
+    parser.add_argument(
+        "--held-out", type=int, default=_HELD_OUT_SAMPLES, help="samples from scenes and cut-outs kept apart"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--shard-samples", type=int, default=500)

@@ -128,8 +128,7 @@ def _standing(rng: Rng, cast: Cast, library: Library, camera: Camera, held_out: 
         low = int((SIDE_PX - width) / 2)
         alpha[2:-2, low : SIDE_PX - low] = 255
         place, _, _ = _placed(rng, colour, rng.uniform(200, 600), rng.normal(0, 0.2) + np.pi / 2 * (rng.random() < 0.2))
-        bend = None
-        cast.add(Layer(np.dstack([colour, alpha]), place, motion, 0, bend), Kind.ABSENT)
+        cast.add(Layer(np.dstack([colour, alpha]), place, motion, 0), Kind.ABSENT)
         return
     rgba = _any_cutout(rng, library, held_out, 0.4)
     place, _, _ = _placed(rng, rgba, log_uniform(rng, 30, 260), rng.normal(0, 0.25))

@@ -28,7 +28,7 @@ def pair_features(previous: np.ndarray, current: np.ndarray) -> np.ndarray:
 
 
 def make_sample(library: Library, seed: int, index: int, held_out: bool = False) -> Sample:
-    """Sample `index` of `seed`; held-out samples use pictures that no other sample uses."""
+    """Sample `index` of `seed`; held-out samples draw on scenes and cut-outs of their own."""
     rng = np.random.default_rng([seed, index, int(held_out)])
     choice = rng.random()
     if choice < SHARE_COMPOSITE:
