@@ -38,7 +38,6 @@ class IdentityConfig:
 
     min_similarity: float = 0.25  # below this overlap with its warped past a mask is somebody new
     forget_after_frames: int = 60  # two seconds at 30 Hz: longer absences need the seed memory
-    carry_frames: int = 10  # a hidden object's mask is moved along the flow for a third of a second
     embedding_weight: float = 0.25  # share of appearance in the assignment; the rest is overlap
     recall_similarity: float = 0.8  # R of mean embeddings needed to recognise an object that was away
     smoothing: float = 0.2  # weight of the newest frame in an object's foreground score

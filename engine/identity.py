@@ -104,7 +104,7 @@ class IdentityBook:
         appearances = [_appearance(percepts.embedding, mask) for mask in masks]
         oldest = frame_index - self._config.forget_after_frames
         self._tracks = [track for track in self._tracks if track.seen >= oldest]
-        self._warp(frame_index, percepts.flow)
+        self._warp(percepts.flow)
         assigned: dict[int, Track] = {}
         if len(members) and self._tracks:
             cost = -self._similarity(frame_index, masks, appearances)
@@ -158,18 +158,16 @@ class IdentityBook:
         if appearance is not None and track.appearance is not None:
             track.appearance = (1 - rate) * track.appearance + rate * appearance
 
-    def _warp(self, frame_index: int, flow: np.ndarray | None) -> None:
+    def _warp(self, flow: np.ndarray | None) -> None:
         """Carry remembered masks into the new frame: backward flow makes this a plain gather."""
         if flow is None or not self._tracks:
             return
         source = source_pixels(flow)
         outside = source < 0
         for track in self._tracks:
-            # Where an object went that was not seen for long, the flow of what covers it cannot tell.
-            if frame_index - track.seen > self._config.carry_frames:
-                continue
             moved = track.mask.reshape(-1)[source]
             moved[outside] = False
+            # Flow that is not its own must not wipe out an object that only stopped or hides.
             if moved.any():
                 track.mask = moved.reshape(track.mask.shape)
 
