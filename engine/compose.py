@@ -70,9 +70,7 @@ def _mean_logits(percepts: Percepts, members: tuple[int, ...]) -> np.ndarray:
     return means
 
 
-def boxes_and_areas(
-    labels: np.ndarray, values: list[int]
-) -> dict[int, tuple[tuple[int, int, int, int], int]]:
+def boxes_and_areas(labels: np.ndarray, values: list[int]) -> dict[int, tuple[tuple[int, int, int, int], int]]:
     """Half-open box (x0, y0, x1, y1) and area of each value present in a label map, in one pass."""
     row_of = np.zeros(0x10000, np.int64)
     row_of[values] = np.arange(1, len(values) + 1)

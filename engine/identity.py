@@ -171,9 +171,7 @@ class IdentityBook:
             if moved.any():
                 track.mask = moved.reshape(track.mask.shape)
 
-    def _similarity(
-        self, frame_index: int, masks: np.ndarray, appearances: list[np.ndarray | None]
-    ) -> np.ndarray:
+    def _similarity(self, frame_index: int, masks: np.ndarray, appearances: list[np.ndarray | None]) -> np.ndarray:
         """float64 [members, tracks] in [0, 1]; tracks away for a while are matched on appearance alone."""
         past = np.stack([track.mask for track in self._tracks])
         a = masks.reshape(len(masks), -1).astype(np.float32)

@@ -168,9 +168,7 @@ def _compose(
     tracks: list[Track],
     commit: CommitInfo | None,
 ) -> Scene:
-    labels = render_labels(
-        undecided.percepts, members, [track.label for track in tracks], undecided.frame_size
-    )
+    labels = render_labels(undecided.percepts, members, [track.label for track in tracks], undecided.frame_size)
     found = boxes_and_areas(labels, [track.label for track in tracks])
     objects = []
     for track in sorted(tracks, key=lambda track: track.label):

@@ -78,9 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     out.add_argument("--profile", action="store_true", help="print per-stage latencies at exit")
     for name, what in _NOT_YET.items():
         if name != "models":
-            out.add_argument(
-                f"--{name}", nargs="?", const="", metavar="…", help=f"{what} (not available yet)"
-            )
+            out.add_argument(f"--{name}", nargs="?", const="", metavar="…", help=f"{what} (not available yet)")
 
     general = parser.add_argument_group("general")
     general.add_argument("--config", type=Path, metavar="FILE", help="JSON configuration")
@@ -249,7 +247,8 @@ def _print_summary(report: Any, extra: dict[str, Any], overlay: Any, options: ar
     total, commit = content["latency_ms"]["total"], content["commit"]
     dropped = sum(content["dropped"].values())
     lines = [
-        f"{content['frames']} frames, {content['fps']:.1f} fps, latency p50 {total['p50']:.1f} ms, p99 {total['p99']:.1f} ms, "
+        f"{content['frames']} frames, {content['fps']:.1f} fps, "
+        f"latency p50 {total['p50']:.1f} ms, p99 {total['p99']:.1f} ms, "
         f"{content['objects_per_frame']:.1f} objects per frame, {dropped} dropped",
         f"commits: {commit['exact']} exact, {commit['forced']} forced at the deadline "
         f"(can have cost {commit['loss_bound']:.3f} in all)",

@@ -73,9 +73,7 @@ def bind(socket: "zmq.Socket[bytes]", endpoint: str, *, insecure: bool = False) 
 def _check_port(endpoint: str, port: str) -> None:
     # libzmq wraps larger numbers around silently and would serve on another port.
     if port != "*" and not (port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise UsageError(
-            f"endpoint {endpoint!r} has port {port!r}: up to 65535, or * for a free one, is needed"
-        )
+        raise UsageError(f"endpoint {endpoint!r} has port {port!r}: up to 65535, or * for a free one, is needed")
 
 
 def _prepare_path(endpoint: str, path: Path) -> None:

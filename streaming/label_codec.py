@@ -34,9 +34,7 @@ def check_shape(shape: tuple[int, int]) -> None:
     """Raise `WireError` unless `shape` = (h, w) is a label map this engine is willing to hold."""
     h, w = shape
     if h < 1 or w < 1 or h * w > MAX_PIXELS:
-        raise WireError(
-            f"label map of {h} x {w} pixels: sides start at 1 and at most {MAX_PIXELS} pixels are accepted"
-        )
+        raise WireError(f"label map of {h} x {w} pixels: sides start at 1 and at most {MAX_PIXELS} pixels are accepted")
 
 
 def encode_labels(labels: NDArray[Any], encoding: str = "rle+zlib") -> bytes:
@@ -99,9 +97,7 @@ def _decode_rle(data: bytes, shape: tuple[int, int]) -> Labels:
     runs = _inflate(data, pixels * _RUN_BYTES, "run-length label map")
     count, rest = divmod(len(runs), _RUN_BYTES)
     if rest or not count:
-        raise WireError(
-            f"run-length label map has {len(runs)} bytes, a multiple of {_RUN_BYTES} above 0 is needed"
-        )
+        raise WireError(f"run-length label map has {len(runs)} bytes, a multiple of {_RUN_BYTES} above 0 is needed")
     values = np.frombuffer(runs, "<u2", count)
     lengths = np.frombuffer(runs, "<u4", count, offset=2 * count).astype(np.int64)
     total = int(lengths.sum())
@@ -141,9 +137,7 @@ def _decode_png(data: bytes, shape: tuple[int, int]) -> Labels:
     rows = _inflate(pixels, h * (1 + 2 * w), "PNG label map")
     _expect_bytes("PNG label map", len(rows), h * (1 + 2 * w))
     if max(rows[:: 1 + 2 * w]) > _PNG_LAST_FILTER:
-        raise WireError(
-            f"PNG label map uses row filter {max(rows[:: 1 + 2 * w])}, PNG knows 0 to {_PNG_LAST_FILTER}"
-        )
+        raise WireError(f"PNG label map uses row filter {max(rows[:: 1 + 2 * w])}, PNG knows 0 to {_PNG_LAST_FILTER}")
     clean = _PNG_SIGNATURE + b"".join(
         _png_chunk(name, body) for name, body in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
     )

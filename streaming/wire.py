@@ -210,9 +210,7 @@ def _encode_state(
 ) -> list[bytes]:
     check_source_name(source)
     if state not in get_args(State):
-        raise WireError(
-            f"state {state!r} of source {source!r}: one of {', '.join(get_args(State))} is needed"
-        )
+        raise WireError(f"state {state!r} of source {source!r}: one of {', '.join(get_args(State))} is needed")
     header = _common(kind, source, session, seq, t_publish_ns) | {"state": state, "parts": []}
     return [state_topic(source), _to_json(header)]
 
@@ -264,9 +262,7 @@ def decode(parts: Sequence[bytes], *, lazy: bool = False) -> Message:
     header = Header.parse(parts[1])
     version = header.whole("v", 1)
     if version > VERSION:
-        raise WireError(
-            f"message is protocol version {version}, this reader knows {VERSION}: update the reader"
-        )
+        raise WireError(f"message is protocol version {version}, this reader knows {VERSION}: update the reader")
     kind = header.text("kind")
     if kind in get_args(SceneKind):
         message = _decode_scene(header, cast(SceneKind, kind), parts[2:])
@@ -326,13 +322,9 @@ def _find_labels(header: Header, size: tuple[int, int], buffers: Sequence[bytes]
         if part.text("name") != _LABELS:
             continue
         if part.text("dtype") != _LABELS_DTYPE or part.size("shape") != size:
-            raise WireError(
-                f"labels are declared {part.fields['dtype']!r} {part.fields['shape']}, size is {size}"
-            )
+            raise WireError(f"labels are declared {part.fields['dtype']!r} {part.fields['shape']}, size is {size}")
         if position >= len(buffers):
-            raise WireError(
-                f"header declares labels as buffer {position}, the message has {len(buffers)} buffers"
-            )
+            raise WireError(f"header declares labels as buffer {position}, the message has {len(buffers)} buffers")
         return part.text("encoding"), buffers[position]
     raise WireError("message has no part named 'labels'")
 
@@ -353,9 +345,7 @@ def _decode_objects(header: Header) -> tuple[Object, ...]:
                 foreground=item.number("foreground"),
             )
         )
-    if len({item.id for item in objects}) < len(objects) or len({item.label for item in objects}) < len(
-        objects
-    ):
+    if len({item.id for item in objects}) < len(objects) or len({item.label for item in objects}) < len(objects):
         raise WireError("two objects share an id or a label: each must be unique within a message")
     return tuple(objects)
 
@@ -364,9 +354,7 @@ def _decode_commit(header: Header) -> CommitInfo | None:
     commit = header.optional_section("commit")
     if commit is None:
         return None
-    return CommitInfo(
-        exact=commit.truth("exact"), lag=commit.whole("lag"), loss_bound=commit.number("loss_bound")
-    )
+    return CommitInfo(exact=commit.truth("exact"), lag=commit.whole("lag"), loss_bound=commit.number("loss_bound"))
 
 
 def _decode_model(header: Header) -> ModelInfo:

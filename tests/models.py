@@ -33,9 +33,7 @@ def save(
     base = {
         "contract": "1",
         "motion": MOTION_DEFINITION,
-        "normalisation": json.dumps(
-            {"mean": [0.5] * 3, "std": [0.25] * 3, "scale": 1 / 255, "channels": "RGB"}
-        ),
+        "normalisation": json.dumps({"mean": [0.5] * 3, "std": [0.25] * 3, "scale": 1 / 255, "channels": "RGB"}),
     }
     for key, value in (base | (metadata or {})).items():
         entry = model.metadata_props.add()

@@ -101,9 +101,7 @@ def test_model_errors_exit_4(capsys: pytest.CaptureFixture[str], tmp_path: Path)
 def test_store_errors_exit_5(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     fails(capsys, 5, "--save-masks", "--source", DEMO, "--no-publish", "--save-masks", tmp_path / "file")
-    fails(
-        capsys, 5, "stats", "--source", DEMO, "--no-publish", "--stats-json", tmp_path / "file" / "stats.json"
-    )
+    fails(capsys, 5, "stats", "--source", DEMO, "--no-publish", "--stats-json", tmp_path / "file" / "stats.json")
 
 
 def test_a_video_gives_masks_statistics_overlay_and_a_summary(tmp_path: Path, motion_model: Path) -> None:

@@ -60,10 +60,7 @@ def test_published_masks_equal_the_saved_ones(tmp_path: Path, motion_model: Path
         context.destroy(linger=0)
     assert process.returncode == 0, errors
     saved = {int(path.stem): path for path in (out / "masks").glob("*.png")}
-    lines = {
-        json.loads(line)["frame"]: json.loads(line)
-        for line in (out / "objects.jsonl").read_text().splitlines()
-    }
+    lines = {json.loads(line)["frame"]: json.loads(line) for line in (out / "objects.jsonl").read_text().splitlines()}
     assert set(received) == set(saved) == set(lines)
     assert len(received) > FRAMES // 2
     for frame, (header, labels) in received.items():

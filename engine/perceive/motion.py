@@ -14,8 +14,7 @@ FLOW_SIZE = (192, 336)
 
 FEATURE_CHANNELS = 5
 MOTION_DEFINITION = (
-    "dis-medium-192x336-v2+quadratic-irls:"
-    "compress(residual),compress(camera),difference/32;compress(v)=v/sqrt(1+|v|)"
+    "dis-medium-192x336-v2+quadratic-irls:compress(residual),compress(camera),difference/32;compress(v)=v/sqrt(1+|v|)"
 )
 """Identifies these features in a model's metadata; any change of the code below must change it."""
 
@@ -143,9 +142,7 @@ class MotionEstimator:
         coefficients = fit_camera_motion(flow).astype(np.float32)
         residual = np.empty_like(flow)
         features = np.empty((FEATURE_CHANNELS, *FLOW_SIZE), np.float32)
-        _features(
-            flow, coefficients, current.astype(np.float32), previous.astype(np.float32), residual, features
-        )
+        _features(flow, coefficients, current.astype(np.float32), previous.astype(np.float32), residual, features)
         mean_difference = float(np.abs(features[4]).mean()) * _DIFFERENCE_SCALE
         return Motion(flow, residual, features, mean_difference)
 

@@ -100,21 +100,12 @@ class Network:
         metadata = self._session.get_modelmeta().custom_metadata_map
         version = metadata.get("contract")
         if version is not None and version != CONTRACT_VERSION:
-            raise ModelError(
-                f"model {path}: contract version {version}, this engine reads {CONTRACT_VERSION}"
-            )
+            raise ModelError(f"model {path}: contract version {version}, this engine reads {CONTRACT_VERSION}")
         inputs = {i.name: i.shape for i in self._session.get_inputs()}
         outputs = {o.name: o.shape for o in self._session.get_outputs()}
         shape = inputs.get("image")
-        if (
-            shape is None
-            or len(shape) != 4
-            or shape[1] != 3
-            or not all(isinstance(n, int) for n in shape[2:])
-        ):
-            raise ModelError(
-                f"model {path}: input 'image' must be [1, 3, h, w] with fixed h, w; inputs are {inputs}"
-            )
+        if shape is None or len(shape) != 4 or shape[1] != 3 or not all(isinstance(n, int) for n in shape[2:]):
+            raise ModelError(f"model {path}: input 'image' must be [1, 3, h, w] with fixed h, w; inputs are {inputs}")
         self.size = (int(shape[2]), int(shape[3]))
         self.uses_motion = "motion" in inputs
         if self.uses_motion:
@@ -127,19 +118,13 @@ class Network:
                 )
         unknown = set(inputs) - {"image", "motion"}
         if unknown:
-            raise ModelError(
-                f"model {path}: unknown inputs {sorted(unknown)}; the contract has image and motion"
-            )
+            raise ModelError(f"model {path}: unknown inputs {sorted(unknown)}; the contract has image and motion")
         self._outputs = [name for name in OUTPUTS if name in outputs]
         if not {"masks", "background"} & set(self._outputs):
-            raise ModelError(
-                f"model {path}: outputs {sorted(outputs)} contain neither 'masks' nor 'background'"
-            )
+            raise ModelError(f"model {path}: outputs {sorted(outputs)} contain neither 'masks' nor 'background'")
         grids = {tuple(outputs[n][-2:]) for n in self._outputs if n != "scores"}
         if len(grids) != 1 or not all(isinstance(n, int) for n in next(iter(grids))):
-            raise ModelError(
-                f"model {path}: outputs must share one fixed grid, found {sorted(map(str, grids))}"
-            )
+            raise ModelError(f"model {path}: outputs must share one fixed grid, found {sorted(map(str, grids))}")
         height, width = next(iter(grids))
         self.grid = (int(height), int(width))
         for name in set(OUTPUTS) - set(self._outputs):
@@ -164,9 +149,7 @@ class Network:
         if image.shape[:2] == self.size:
             return image
         shrinks = image.shape[0] >= self.size[0] and image.shape[1] >= self.size[1]
-        return cv2.resize(
-            image, self.size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        )
+        return cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
     def run(self, small: np.ndarray, features: np.ndarray | None) -> NetworkOutput:
         """One forward pass.

@@ -123,9 +123,7 @@ def propose(percepts: Percepts, config: ProposeConfig) -> Percepts:
     start = time.perf_counter()
     h, w = percepts.background.shape
     min_area_px = max(1, round(config.min_area * h * w))
-    extra, extra_scores = foreground_components(
-        percepts.background, config.foreground_thresholds, min_area_px
-    )
+    extra, extra_scores = foreground_components(percepts.background, config.foreground_thresholds, min_area_px)
     extra_scores = confirmed_scores(extra_scores, extra > 0, percepts.masks, percepts.scores)
     logits = np.concatenate([percepts.logits, extra])
     scores = np.concatenate([percepts.scores, extra_scores])
@@ -134,6 +132,4 @@ def propose(percepts: Percepts, config: ProposeConfig) -> Percepts:
     flat = np.ascontiguousarray(masks.reshape(len(masks), h * w)).view(np.uint8)
     kept = _keep(flat, order, min_area_px, config.duplicate_iou, config.proposals)
     timing = {**percepts.timing_ms, "propose": (time.perf_counter() - start) * 1e3}
-    return dataclasses.replace(
-        percepts, masks=masks[kept], scores=scores[kept], logits=logits[kept], timing_ms=timing
-    )
+    return dataclasses.replace(percepts, masks=masks[kept], scores=scores[kept], logits=logits[kept], timing_ms=timing)

@@ -1,9 +1,9 @@
 """`--overlay`: a video with the final masks drawn over the frames, and one picture of it."""
 
+import math
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from engine.errors import StoreError
 from engine.frame import Frame
@@ -13,8 +13,13 @@ from streaming.overlay import draw_overlay
 _SCALE = 1.0
 
 
+def telling(scene: Scene) -> float:
+    """How much a scene shows: established objects of good size count, a newborn flicker does not."""
+    return sum(math.sqrt(item.area) * item.foreground for item in scene.objects if item.age >= 10)
+
+
 class OverlayVideo:
-    """Writes an mp4 (mp4v) and, beside it, a PNG of the frame in which the masks cover most objects.
+    """Writes an mp4 (mp4v) and, beside it, a PNG of its most telling frame.
 
     Args:
         path: the video file.
@@ -53,16 +58,12 @@ class OverlayVideo:
             codec = cv2.VideoWriter.fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(str(self.path), codec, self._fps, self._size)
             if not self._writer.isOpened():
-                raise StoreError(
-                    f"--overlay {self.path}: no video can be written (use a name ending in .mp4)"
-                )
+                raise StoreError(f"--overlay {self.path}: no video can be written (use a name ending in .mp4)")
         if (picture.shape[1], picture.shape[0]) != self._size:
             picture = cv2.resize(picture, self._size)
         self._writer.write(picture)
-        # Established objects of good size make a telling picture; a newborn flicker does not.
-        telling = sum(np.sqrt(item.area) * item.foreground for item in scene.objects if item.age >= 10)
-        if telling > self._best:
-            self._best = telling
+        if telling(scene) > self._best:
+            self._best = telling(scene)
             self._write_picture(picture)
 
     def _write_picture(self, picture: np.ndarray) -> None:

@@ -43,13 +43,9 @@ class CameraSource(Source):
         self._capture: Capture | None = capture_factory(uri)
         if not self._capture.isOpened():
             self.close()
-            raise SourceError(
-                f"camera {uri} cannot be opened; is another program using it, or permission lacking?"
-            )
+            raise SourceError(f"camera {uri} cannot be opened; is another program using it, or permission lacking?")
         self.fps = nominal_fps(self._capture)
-        width, height = (
-            int(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
-        )
+        width, height = (int(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         self.size = (height, width) if height > 0 and width > 0 else None
 
     def read(self) -> Frame | None:

@@ -76,9 +76,7 @@ def to_bgr8(image: np.ndarray) -> np.ndarray:
     elif image.dtype.kind == "f":
         image = (np.nan_to_num(image).clip(0, 1) * 255 + 0.5).astype(np.uint8)
     elif image.dtype != np.uint8:
-        raise SourceError(
-            f"images of type {image.dtype} are not supported; use uint8, uint16 or float in 0 ... 1"
-        )
+        raise SourceError(f"images of type {image.dtype} are not supported; use uint8, uint16 or float in 0 ... 1")
     channels = 1 if image.ndim == 2 else image.shape[2]
     if channels == 3:
         return np.ascontiguousarray(image)

@@ -58,9 +58,7 @@ def parse_demo(uri: str) -> DemoOptions:
     for key, text in parse_qsl(match.group(1) or "", keep_blank_values=True):
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            raise UsageError(
-                f"unknown option '{key}' in '{uri}'; did you mean '{near[0]}'? known: {' '.join(known)}"
-            )
+            raise UsageError(f"unknown option '{key}' in '{uri}'; did you mean '{near[0]}'? known: {' '.join(known)}")
         try:
             values[key] = _PARSERS[key](text)
         except ValueError as error:

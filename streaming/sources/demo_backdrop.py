@@ -89,9 +89,7 @@ def _sky(rng: np.random.Generator, wall: np.ndarray, unit_px: float) -> None:
     height, width = wall.shape[:2]
     edge = (0.35 + 0.25 * noise(rng, (1, width), unit_px * 0.4, 5)[0]) * height
     share = np.clip((edge[None, :] - np.arange(height)[:, None]) / 2, 0, 1)[..., None].astype(np.float32)
-    haze = colorize(
-        noise(rng, (height, width), unit_px * 0.6, 4), ((206, 176, 140), (222, 204, 182), (236, 230, 224))
-    )
+    haze = colorize(noise(rng, (height, width), unit_px * 0.6, 4), ((206, 176, 140), (222, 204, 182), (236, 230, 224)))
     wall[:] = share * haze + (1 - share) * wall
 
 
@@ -123,9 +121,7 @@ def _floor(rng: np.random.Generator, size: tuple[int, int], unit_px: float, them
     height, width = size
     flat_size = (round(unit_px * 1.6), round(width * 1.2))
     if theme == "garden":
-        blades = 0.55 * noise(rng, flat_size, unit_px * 0.5, 3) + 0.45 * noise(
-            rng, flat_size, unit_px * 0.02, 2
-        )
+        blades = 0.55 * noise(rng, flat_size, unit_px * 0.5, 3) + 0.45 * noise(rng, flat_size, unit_px * 0.02, 2)
         flat = colorize(blades, FLOORS[theme])
         _strew(rng, flat, unit_px, ((210, 225, 235), (90, 190, 225), (180, 140, 200)), 0.004, 160)
         _strew(rng, flat, unit_px, ((60, 84, 100), (110, 120, 124)), 0.012, 40)
@@ -153,9 +149,7 @@ def _rug(rng: np.random.Generator, flat: np.ndarray, unit_px: float) -> None:
     border_px = np.minimum.reduce([x, y, x1 - x0 - 1 - x, y1 - y0 - 1 - y])
     lines = (np.floor(border_px / (unit_px * 0.05)) % 3) / 2.5
     weave = 0.25 * noise(rng, (y1 - y0, x1 - x0), unit_px * 0.08, 4)
-    flat[y0:y1, x0:x1] = colorize(
-        np.clip(lines * 0.7 + weave, 0, 1), ((66, 60, 92), (120, 116, 148), (168, 176, 190))
-    )
+    flat[y0:y1, x0:x1] = colorize(np.clip(lines * 0.7 + weave, 0, 1), ((66, 60, 92), (120, 116, 148), (168, 176, 190)))
 
 
 def _strew(

@@ -139,9 +139,7 @@ class DemoScene:
             picture = steps[int(pose.clock / CYCLE_S * len(steps)) % len(steps)]
             tilt = 0.05 * np.sin(2.1 * pose.clock)
             unit *= 1 + 0.08 * np.sin(0.63 * pose.clock)
-        linear = unit * np.array(
-            [[facing * np.cos(tilt), -np.sin(tilt)], [facing * np.sin(tilt), np.cos(tilt)]]
-        )
+        linear = unit * np.array([[facing * np.cos(tilt), -np.sin(tilt)], [facing * np.sin(tilt), np.cos(tilt)]])
         pivot = np.array([anchor_x, anchor_y])
         ground = np.array([x, y])
         if thing.rolls:
@@ -158,9 +156,7 @@ class DemoScene:
 
     def _draw_backdrop(self, camera: np.ndarray) -> np.ndarray:
         height, width = self.size
-        matrix = np.column_stack(
-            [camera[:, :2] / height, camera[:, 2] - camera[:, :2] @ self._backdrop_origin]
-        )
+        matrix = np.column_stack([camera[:, :2] / height, camera[:, 2] - camera[:, :2] @ self._backdrop_origin])
         return cv2.warpAffine(
             self._backdrop, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
@@ -173,9 +169,7 @@ class DemoScene:
             reach = scale * (thing.sprite.anchor_px[1] - thing.sprite.steps[0].shape[0] / 2)
             foot = middle + np.array([0.0, reach])
         wide = scale * thing.sprite.steps[0].shape[1] * 1.1 / self._shadow.shape[1]
-        lay = np.array(
-            [[wide, 0, foot[0] - wide * 58], [0, wide * 0.25, foot[1] - wide * 0.25 * 64]], np.float64
-        )
+        lay = np.array([[wide, 0, foot[0] - wide * 58], [0, wide * 0.25, foot[1] - wide * 0.25 * 64]], np.float64)
         hit = warp_into_box(self._shadow, lay, self.size)
         if hit is not None:
             blend(image, *hit)
@@ -186,9 +180,7 @@ class DemoScene:
         height, width = self.size
         gain = 1 + 0.02 * np.sin(2 * np.pi * index / self.fps / 4.3)
         # The tile holds noise + NOISE_OFFSET, so that it fits unsigned bytes.
-        noisy: np.ndarray = cv2.addWeighted(
-            image, gain, self._noise[y : y + height, x : x + width], 1.0, -NOISE_OFFSET
-        )
+        noisy: np.ndarray = cv2.addWeighted(image, gain, self._noise[y : y + height, x : x + width], 1.0, -NOISE_OFFSET)
         return noisy
 
 

@@ -191,9 +191,7 @@ def _case(rng: np.random.Generator) -> Outline:
 def _vase(rng: np.random.Generator) -> Outline:
     y = np.linspace(-0.95, 0.95, 60)
     knots = np.concatenate([rng.uniform(0.2, 0.3, 1), rng.uniform(0.18, 0.65, 4), rng.uniform(0.3, 0.42, 1)])
-    half = cv2.GaussianBlur(np.interp(y, np.linspace(-0.95, 0.95, 6), knots)[:, None], (1, 0), 0.1, sigmaY=4)[
-        :, 0
-    ]
+    half = cv2.GaussianBlur(np.interp(y, np.linspace(-0.95, 0.95, 6), knots)[:, None], (1, 0), 0.1, sigmaY=4)[:, 0]
     side = np.concatenate([np.stack([half, y], -1), np.stack([-half, y], -1)[::-1]])
     return lambda phase: [side]
 

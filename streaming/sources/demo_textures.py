@@ -36,9 +36,7 @@ def noise(rng: np.random.Generator, size: tuple[int, int], cell_px: float, octav
 def colorize(values: np.ndarray, palette: Palette) -> np.ndarray:
     """Map float [H, W] in [0, 1] to BGR float32 [H, W, 3] along `palette`."""
     stops = np.linspace(0, 1, len(palette))
-    table = np.stack(
-        [np.interp(np.linspace(0, 1, 256), stops, channel) for channel in zip(*palette, strict=True)], -1
-    )
+    table = np.stack([np.interp(np.linspace(0, 1, 256), stops, channel) for channel in zip(*palette, strict=True)], -1)
     return table.astype(np.float32)[(values * 255).astype(np.uint8)]
 
 

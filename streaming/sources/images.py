@@ -18,18 +18,12 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 def natural_key(path: str) -> list[tuple[int, int, str]]:
     """Sort key that puts `f2.png` before `f10.png`."""
-    return [
-        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", path) if part
-    ]
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", path) if part]
 
 
 def is_image_path(uri: str) -> bool:
     """Whether `uri` names a folder, a glob pattern or an image file."""
-    return (
-        os.path.isdir(uri)
-        or (glob.has_magic(uri) and not os.path.exists(uri))
-        or uri.lower().endswith(SUFFIXES)
-    )
+    return os.path.isdir(uri) or (glob.has_magic(uri) and not os.path.exists(uri)) or uri.lower().endswith(SUFFIXES)
 
 
 class ImageSource(Source):
@@ -56,9 +50,7 @@ class ImageSource(Source):
         self._closed = False
         self._ready = self._decode_next(len(self._paths))
         if self._ready is None:
-            raise SourceError(
-                f"none of the {len(self._paths)} images of '{uri}' can be read; check the files"
-            )
+            raise SourceError(f"none of the {len(self._paths)} images of '{uri}' can be read; check the files")
         self.size = self._ready.shape[:2]
 
     def read(self) -> Frame | None:
@@ -84,22 +76,16 @@ class ImageSource(Source):
             found = [entry.path for entry in os.scandir(self.uri) if entry.is_file()]
             images = [path for path in found if path.lower().endswith(SUFFIXES)]
             if not images:
-                raise SourceError(
-                    f"no image in folder '{self.uri}' ({len(found)} files); accepted: {accepted}"
-                )
+                raise SourceError(f"no image in folder '{self.uri}' ({len(found)} files); accepted: {accepted}")
         elif os.path.exists(self.uri):
             images = [self.uri]
         elif glob.has_magic(self.uri):
             found = [path for path in glob.glob(self.uri, recursive=True) if os.path.isfile(path)]
             images = [path for path in found if path.lower().endswith(SUFFIXES)]
             if not images:
-                raise SourceError(
-                    f"no image matches '{self.uri}' ({len(found)} other files); accepted: {accepted}"
-                )
+                raise SourceError(f"no image matches '{self.uri}' ({len(found)} other files); accepted: {accepted}")
         else:
-            raise SourceError(
-                f"image '{self.uri}' does not exist (working directory {os.getcwd()}); check the path"
-            )
+            raise SourceError(f"image '{self.uri}' does not exist (working directory {os.getcwd()}); check the path")
         return sorted(images, key=natural_key)
 
     def _decode_next(self, attempts: int) -> np.ndarray | None:

@@ -30,9 +30,7 @@ class NetworkSource(Source):
 
     live = True
 
-    def __init__(
-        self, uri: str, *, name: str, open_timeout_s: float = 5.0, read_timeout_s: float = 5.0
-    ) -> None:
+    def __init__(self, uri: str, *, name: str, open_timeout_s: float = 5.0, read_timeout_s: float = 5.0) -> None:
         super().__init__(uri, name)
         scheme = uri.partition("://")[0].lower()
         if scheme not in SCHEMES:

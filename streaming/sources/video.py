@@ -84,15 +84,11 @@ class VideoSource(Source):
 
     def _check_path(self) -> None:
         if not os.path.exists(self._path):
-            raise SourceError(
-                f"video '{self.uri}' does not exist (working directory {os.getcwd()}); check the path"
-            )
+            raise SourceError(f"video '{self.uri}' does not exist (working directory {os.getcwd()}); check the path")
         if os.path.isdir(self._path):
             raise SourceError(f"'{self.uri}' is a folder, not a video file; name a file in it")
         if not os.path.isfile(self._path):
-            raise SourceError(
-                f"'{self.uri}' is not a regular file; name a video file, or stream it over tcp://"
-            )
+            raise SourceError(f"'{self.uri}' is not a regular file; name a video file, or stream it over tcp://")
         if not os.access(self._path, os.R_OK):
             raise SourceError(f"video '{self.uri}' may not be read by this user; change its permissions")
         if os.path.getsize(self._path) == 0:

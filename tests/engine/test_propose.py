@@ -12,9 +12,7 @@ GRID = (64, 112)
 
 def percepts(masks: list[np.ndarray], scores: list[float], background: np.ndarray) -> Percepts:
     logits = np.array([np.where(mask, 3.0, -3.0) for mask in masks], np.float32).reshape(-1, *GRID)
-    return Percepts(
-        logits > 0, np.asarray(scores, np.float32), background.astype(np.float32), None, None, None, logits
-    )
+    return Percepts(logits > 0, np.asarray(scores, np.float32), background.astype(np.float32), None, None, None, logits)
 
 
 def disc(cy: float, cx: float, radius: float) -> np.ndarray:
@@ -40,9 +38,7 @@ def test_specks_and_duplicates_leave_and_the_best_score_stays() -> None:
     big, almost = disc(30, 50, 10), disc(30, 50, 10)
     almost[20, 50] = False
     other = disc(30, 50, 8)
-    found = propose(
-        percepts([speck, big, almost, other], [0.99, 0.4, 0.6, 0.5], np.full(GRID, 0.9)), ProposeConfig()
-    )
+    found = propose(percepts([speck, big, almost, other], [0.99, 0.4, 0.6, 0.5], np.full(GRID, 0.9)), ProposeConfig())
     assert found.scores == pytest.approx([0.6, 0.5])
     assert (found.masks[0] == almost).all()
     assert (found.masks == (found.logits > 0)).all()

@@ -32,9 +32,9 @@ def truths(seed: int) -> np.ndarray:
 
 def test_options_are_read_from_the_uri() -> None:
     assert parse_demo("demo") == DemoOptions()
-    assert parse_demo(
-        "demo://?seed=3&frames=30&size=96x128&fps=12.5&static_camera=1&live=1&objects=2"
-    ) == DemoOptions(3, 30, (96, 128), 12.5, True, True, 2)
+    assert parse_demo("demo://?seed=3&frames=30&size=96x128&fps=12.5&static_camera=1&live=1&objects=2") == DemoOptions(
+        3, 30, (96, 128), 12.5, True, True, 2
+    )
     assert [is_demo(uri) for uri in ("demo", "demo:", "demo://", "demo?seed=1", "demo.mp4", "demos")] == [
         True, True, True, True, False, False,
     ]  # fmt: skip
@@ -103,9 +103,7 @@ def test_pixels_change_where_the_truth_moves_and_nowhere_else(seed: int) -> None
         change = cv2.absdiff(before, after).max(2)
         moved = labels_before != labels_after
         # Shadows reach a little beyond the objects; far from all of them only noise is left.
-        touched = (
-            cv2.dilate(((labels_before + labels_after) > 0).astype(np.uint8), np.ones((61, 61), np.uint8)) > 0
-        )
+        touched = cv2.dilate(((labels_before + labels_after) > 0).astype(np.uint8), np.ones((61, 61), np.uint8)) > 0
         assert moved.sum() > 50
         assert np.median(change[moved]) > 20
         assert (~touched).sum() > 500

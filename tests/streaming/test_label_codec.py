@@ -34,9 +34,7 @@ def slow_runs(labels: np.ndarray) -> bytes:
 
 
 def rle(values: list[int], lengths: list[int]) -> bytes:
-    return zlib.compress(
-        struct.pack(f"<{len(values)}H", *values) + struct.pack(f"<{len(lengths)}I", *lengths)
-    )
+    return zlib.compress(struct.pack(f"<{len(values)}H", *values) + struct.pack(f"<{len(lengths)}I", *lengths))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -58,9 +56,7 @@ def test_fast_run_lengths_equal_the_slow_reference(labels):
 def test_views_that_are_not_contiguous_are_read_in_row_major_order(encoding):
     whole = np.arange(48, dtype=np.uint16).reshape(6, 8) // 5
     for view in (whole.T, whole[::2, 1::3], whole[::-1]):
-        np.testing.assert_array_equal(
-            decode_labels(encode_labels(view, encoding), encoding, view.shape), view
-        )
+        np.testing.assert_array_equal(decode_labels(encode_labels(view, encoding), encoding, view.shape), view)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -75,9 +71,7 @@ def test_raw_is_little_endian_row_major():
     assert encode_labels(np.array([[1, 258]], np.uint16), "raw") == b"\x01\x00\x02\x01"
 
 
-@pytest.mark.parametrize(
-    "labels", [np.zeros((2, 2), np.int32), np.zeros(4, np.uint16), np.zeros((0, 3), np.uint16)]
-)
+@pytest.mark.parametrize("labels", [np.zeros((2, 2), np.int32), np.zeros(4, np.uint16), np.zeros((0, 3), np.uint16)])
 def test_only_uint16_maps_are_encoded(labels):
     with pytest.raises(WireError):
         encode_labels(labels)
@@ -175,12 +169,7 @@ def test_png_files_with_right_checksums_but_wrong_content_are_refused(rows, comp
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
     header = struct.pack(">IIBBBBB", 5, 4, 16, 0, 0, 0, 0)
-    data = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     with pytest.raises(WireError, match=complaint):
         decode_labels(data, "png", (4, 5))
 

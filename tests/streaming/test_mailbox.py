@@ -37,9 +37,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
 class ScriptedSource(Source):
     """Delivers what `script(index)` returns or raises; waits where it says."""
 
-    def __init__(
-        self, script: Callable[[int], Frame | None], *, live: bool = True, fps: float | None = None
-    ) -> None:
+    def __init__(self, script: Callable[[int], Frame | None], *, live: bool = True, fps: float | None = None) -> None:
         super().__init__("scripted", "scripted")
         self.live = live
         self.fps = fps
@@ -282,7 +280,5 @@ thread = CaptureThread(Slow("slow", "slow"), Mailbox())
 thread.start()
 assert thread.stop(timeout_s=0.05) is False
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
-    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "closed\n", "")

@@ -73,9 +73,7 @@ def test_a_plain_subscriber_reads_the_masks_that_were_published(transport, tmp_p
     ):
         assert publisher.wait_for_subscriber(5)
         for frame, labels in enumerate(maps):
-            publisher.publish(
-                make_scene(frame, labels=labels), timing_ms={"select": 1.5}, dropped={"late": 3}
-            )
+            publisher.publish(make_scene(frame, labels=labels), timing_ms={"select": 1.5}, dropped={"late": 3})
         for frame, labels in enumerate(maps):
             parts = socket.recv_multipart()
             header, found = read_by_the_page(parts)

@@ -66,9 +66,7 @@ def network(motion_model: Path) -> Network:
     return Network(motion_model)
 
 
-def session(
-    source: Source, network: Network, collector: Collector, **options: object
-) -> tuple[Session, Report]:
+def session(source: Source, network: Network, collector: Collector, **options: object) -> tuple[Session, Report]:
     report = Report(MODEL)
     sinks = [BackgroundSink(collector, wait=True), *options.pop("sinks", [])]
     pipeline = options.pop("pipeline", None) or Pipeline(EngineConfig(), network)
@@ -156,9 +154,7 @@ def test_a_full_disk_is_a_store_error_and_other_sinks_get_everything(network: Ne
             raise StoreError("masks: No space left on device")
 
     collector = Collector()
-    runner, report = session(
-        open_source(URI), network, collector, sinks=[BackgroundSink(FullDisk(), wait=True)]
-    )
+    runner, report = session(open_source(URI), network, collector, sinks=[BackgroundSink(FullDisk(), wait=True)])
     with pytest.raises(StoreError, match="No space"):
         runner.run()
     finals = [s.frame_index for s in collector.scenes if s.kind == "final"]
@@ -167,9 +163,7 @@ def test_a_full_disk_is_a_store_error_and_other_sinks_get_everything(network: Ne
 
 def test_saved_masks_are_the_final_label_maps(network: Network, tmp_path: Path) -> None:
     collector = Collector()
-    runner, _ = session(
-        open_source(URI), network, collector, sinks=[BackgroundSink(MaskWriter(tmp_path), wait=True)]
-    )
+    runner, _ = session(open_source(URI), network, collector, sinks=[BackgroundSink(MaskWriter(tmp_path), wait=True)])
     runner.run()
     lines = [json.loads(line) for line in (tmp_path / "objects.jsonl").read_text().splitlines()]
     finals = [s for s in collector.scenes if s.kind == "final"]
@@ -181,9 +175,7 @@ def test_saved_masks_are_the_final_label_maps(network: Network, tmp_path: Path) 
             assert saved["id"] == item.id
             assert np.array_equal(ids == item.id, scene.labels == item.label)
         shown = [item.label for item in scene.objects if item.foreground > 0.5]
-        foreground = cv2.imread(
-            str(tmp_path / "foreground" / f"{scene.frame_index:05d}.png"), cv2.IMREAD_UNCHANGED
-        )
+        foreground = cv2.imread(str(tmp_path / "foreground" / f"{scene.frame_index:05d}.png"), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(foreground == 255, np.isin(scene.labels, shown))
         assert set(np.unique(foreground)) <= {0, 255}
 

@@ -75,9 +75,7 @@ def test_a_video_is_read_frame_by_frame_with_its_own_time(tmp_path: Path, suffix
         frames = list(source)
         assert source.read() is None
     assert [frame.index for frame in frames] == list(range(FRAMES))
-    assert [frame.pts_ns for frame in frames] == pytest.approx(
-        [i * 40_000_000 for i in range(FRAMES)], abs=1e6
-    )
+    assert [frame.pts_ns for frame in frames] == pytest.approx([i * 40_000_000 for i in range(FRAMES)], abs=1e6)
     for frame in frames:
         assert frame.image.dtype == np.uint8
         assert frame.image.mean() == pytest.approx(gray_level(frame.index), abs=6)
@@ -239,9 +237,7 @@ def test_gray_alpha_and_16_bit_images_become_bgr(tmp_path: Path, picture: np.nda
 def test_conversion_to_bgr_covers_what_cameras_deliver() -> None:
     assert np.array_equal(to_bgr8(np.full((2, 2, 1), 7, np.uint8)), np.full((2, 2, 3), 7))
     assert np.array_equal(to_bgr8(np.full((2, 2, 4), 7, np.uint8)), np.full((2, 2, 3), 7))
-    assert np.array_equal(
-        to_bgr8(np.array([[0.0, 0.5], [2.0, np.nan]], np.float32))[..., 0], [[0, 128], [255, 0]]
-    )
+    assert np.array_equal(to_bgr8(np.array([[0.0, 0.5], [2.0, np.nan]], np.float32))[..., 0], [[0, 128], [255, 0]])
     for wrong in (np.zeros((2, 2), np.int32), np.zeros((2, 2, 2), np.uint8)):
         with pytest.raises(SourceError, match="not supported"):
             to_bgr8(wrong)

@@ -65,9 +65,7 @@ objects = st.builds(
 @settings(deadline=None, max_examples=100)
 @given(
     objects=st.lists(objects, max_size=5, unique_by=(lambda item: item.id, lambda item: item.label)),
-    source=st.text(
-        st.characters(exclude_characters="/", exclude_categories=["C", "Z"]), min_size=1, max_size=40
-    ),
+    source=st.text(st.characters(exclude_characters="/", exclude_categories=["C", "Z"]), min_size=1, max_size=40),
     commit=st.none() | st.builds(CommitInfo, st.booleans(), st.integers(0, 100), finite),
     pts_ns=st.none() | st.integers(-(2**62), 2**62),
     timing_ms=st.dictionaries(st.text(max_size=8).filter(str.isprintable), finite, max_size=3),
@@ -116,9 +114,7 @@ def test_a_reader_written_from_the_page_alone_reads_the_masks():
 
 
 def test_numpy_scalars_from_a_detector_become_plain_numbers():
-    item = make_object(
-        np.int64(4), np.uint16(2), score=np.float32(0.5), box=tuple(np.arange(4)), area=np.int32(9)
-    )
+    item = make_object(np.int64(4), np.uint16(2), score=np.float32(0.5), box=tuple(np.arange(4)), area=np.int32(9))
     message = decode(encode_scene(make_scene(np.int64(2), objects=(item,)), **IDS))
     assert message.objects == (make_object(4, 2, score=0.5, box=(0, 1, 2, 3), area=9),)
 
