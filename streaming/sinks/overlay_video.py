@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from engine.errors import StoreError
 from engine.frame import Frame
