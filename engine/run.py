@@ -1,11 +1,10 @@
-"""`python -m engine.run`: arguments only; the work is in `engine.pipeline` and `streaming.session`."""
+"""`python -m engine.run`: arguments only; the work is in `streaming.launch` and `engine.pipeline`."""
 
 import argparse
 import difflib
 import importlib.metadata
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -151,121 +150,23 @@ def source_argument(options: argparse.Namespace) -> str:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Open everything, run the session, write the reports.
+    """Print what was asked for, or run the engine.
 
     Raises:
         EngineError: what went wrong, with its exit code.
     """
-    # Imported here, so that --help and usage errors answer at once.
-    from engine.perceive.network import Network, resolve_model
-    from engine.pipeline import Pipeline, warm_up
-    from streaming.progress import RunProgress, print_profile
-    from streaming.publisher import Publisher
-    from streaming.report import Report
-    from streaming.session import Session
-    from streaming.sinks.background import BackgroundSink
-    from streaming.sinks.masks import MaskWriter
-    from streaming.sinks.overlay_video import OverlayVideo
-    from streaming.sinks.truth import TruthScore
-    from streaming.sources import open_source, parse_source
-    from streaming.sources.demo import is_demo
-    from streaming.wire import ModelInfo
-
+    if options.version:
+        print(f"unseen-engine {importlib.metadata.version('unseen-engine')}")
+        return
     config = build_config(options)
     if options.print_config:
         print(configuration.to_json(config))
         return
-    name, uri = parse_source(source_argument(options))
-    network = Network(
-        resolve_model(options.model),
-        device=options.device,
-        backend=options.backend,
-        threads=config.perceive.threads,
-    )
-    source = open_source(uri, name=name)
-    every = options.every_frame or (not source.live and not options.newest_frame)
-    model = {"name": network.name, "hash": network.hash, "generation": network.generation}
-    report = Report(model)
-    truth = TruthScore() if is_demo(uri) else None
-    sinks = [BackgroundSink(truth, wait=every)] if truth is not None else []
-    overlay = None
-    if options.save_masks is not None:
-        sinks.append(BackgroundSink(MaskWriter(options.save_masks), wait=every))
-    if options.overlay is not None:
-        overlay = OverlayVideo(options.overlay, source.fps)
-        sinks.append(BackgroundSink(overlay, wait=every))
-    publisher = None
-    if not options.no_publish:
-        # A file runs faster than any subscriber reads by and by: give bursts room instead of losing finals.
-        room = {"queue_size": 64, "send_hwm": 64} if every else {}
-        publisher = Publisher(options.publish, model=ModelInfo(**model), insecure=options.insecure, **room)
-    try:
-        warm_up(config, network)
-        total = source.frame_count
-        if options.max_frames is not None:
-            total = min(total or options.max_frames, options.max_frames)
-        with RunProgress(source.display_uri, total, report) as progress:
-            session = Session(
-                source,
-                Pipeline(config, network),
-                report,
-                every=every,
-                publisher=publisher,
-                sinks=sinks,
-                max_frames=options.max_frames,
-                on_frame=lambda _, scenes: progress.update(scenes),
-            )
-            _stop_on_signals(session)
-            session.run()
-    finally:
-        if publisher is not None:
-            publisher.close()
-        extra = {"source": source.display_uri}
-        if truth is not None:
-            extra["truth"] = truth.summary()
-        if options.stats_json is not None:
-            report.write(options.stats_json, extra)
-        if options.profile:
-            print_profile(report)
-        _print_summary(report, extra, overlay, options)
+    source = source_argument(options)
+    # Imported here, so that --help and usage errors answer at once.
+    from streaming.launch import launch
 
-
-def _stop_on_signals(session: Any) -> None:
-    """First Ctrl-C (or SIGTERM) ends in good order; a second one ends at once."""
-
-    def handle(number: int, _: object) -> None:
-        session.stop()
-        signal.signal(number, signal.SIG_DFL)
-
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
-
-
-def _print_summary(report: Any, extra: dict[str, Any], overlay: Any, options: argparse.Namespace) -> None:
-    """What a user wants to know after a run, and where the files are."""
-    content = report.to_dict()
-    total, commit = content["latency_ms"]["total"], content["commit"]
-    dropped = sum(content["dropped"].values())
-    lines = [
-        f"{content['frames']} frames, {content['fps']:.1f} fps, "
-        f"latency p50 {total['p50']:.1f} ms, p99 {total['p99']:.1f} ms, "
-        f"{content['objects_per_frame']:.1f} objects per frame, {dropped} dropped",
-        f"commits: {commit['exact']} exact, {commit['forced']} forced at the deadline "
-        f"(can have cost {commit['loss_bound']:.3f} in all)",
-    ]
-    if extra.get("truth"):
-        score = extra["truth"]
-        lines.append(
-            f"against the scene's exact masks: J_fg {score['J_fg']:.3f}, J_best_id {score['J_best_id']:.3f} "
-            f"({score['objects']} objects)"
-        )
-    if overlay is not None:
-        lines.append(f"overlay video: {overlay.path}")
-        if overlay.picture.exists():
-            lines.append(f"picture:       {overlay.picture}")
-    if options.save_masks is not None:
-        lines.append(f"masks:         {options.save_masks}/masks")
-    print("\n".join(lines), file=sys.stderr)
+    launch(options, config, source)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -276,11 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         level=logging.DEBUG if debug else logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr
     )
     try:
-        options = parse_arguments(arguments)
-        if options.version:
-            print(f"unseen-engine {importlib.metadata.version('unseen-engine')}")
-            return 0
-        run(options)
+        run(parse_arguments(arguments))
     except EngineError as error:
         if debug:
             raise
