@@ -29,11 +29,12 @@ bench: $(VENV)/.test  ## every number of the README, as JSON under $(BENCH)
 	mkdir -p $(BENCH)
 	$(BIN)/python -m benchmarks.selection --json $(BENCH)/selection.json --clips $(SHARED)/clips
 	$(BIN)/python -m benchmarks.latency --json $(BENCH)/latency.json
+	$(BIN)/python -m benchmarks.soak --json $(BENCH)/soak.json
 	$(BIN)/python -m benchmarks.quality --data $(SHARED) --json $(BENCH)/quality.json
 	$(BIN)/python -m pytest -q -m slow
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.core: pyproject.toml tests/constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt -e .

@@ -67,7 +67,9 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     sheet = np.vstack([np.hstack(tiles[:2]), np.hstack(tiles[2:])])
-    cv2.imwrite(str(options.out), sheet, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    if not cv2.imwrite(str(options.out), sheet, [cv2.IMWRITE_JPEG_QUALITY, 85]):
+        print(f"error: {options.out} cannot be written", file=sys.stderr)
+        return 5
     return 0
 
 

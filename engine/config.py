@@ -14,12 +14,21 @@ from engine.errors import UsageError
 from engine.select.config import SelectionConfig
 
 
+def _require(section: object, name: str, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise UsageError(f"{name}={getattr(section, name)}: must be {allowed}")
+
+
 @dataclass(frozen=True)
 class PerceiveConfig:
     """Flow and network."""
 
     threads: int = 2  # both cores of a small machine; more brings nothing at this network size
     cut_difference: float = 26.0  # gray levels; clips stay below 23 within a shot, 98 % of cuts are above 35
+
+    def __post_init__(self) -> None:
+        _require(self, "threads", 1 <= self.threads <= 256, "1 ... 256")
+        _require(self, "cut_difference", self.cut_difference > 0, "above 0")
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,13 @@ class ProposeConfig:
     duplicate_iou: float = 0.9  # two masks above this are the same proposal twice
     foreground_thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)  # levels whose blobs become candidates
 
+    def __post_init__(self) -> None:
+        _require(self, "proposals", 1 <= self.proposals <= 1000, "1 ... 1000")
+        _require(self, "min_area", 0 <= self.min_area < 1, "at least 0, below 1")
+        _require(self, "duplicate_iou", 0 < self.duplicate_iou <= 1, "above 0, at most 1")
+        levels = self.foreground_thresholds
+        _require(self, "foreground_thresholds", all(0 < level < 1 for level in levels), "between 0 and 1")
+
 
 @dataclass(frozen=True)
 class IdentityConfig:
@@ -41,6 +57,13 @@ class IdentityConfig:
     embedding_weight: float = 0.25  # share of appearance in the assignment; the rest is overlap
     recall_similarity: float = 0.8  # R of mean embeddings needed to recognise an object that was away
     smoothing: float = 0.2  # weight of the newest frame in an object's foreground score
+
+    def __post_init__(self) -> None:
+        _require(self, "min_similarity", 0 < self.min_similarity <= 1, "above 0, at most 1")
+        _require(self, "forget_after_frames", self.forget_after_frames >= 1, "at least 1")
+        _require(self, "embedding_weight", 0 <= self.embedding_weight <= 1, "0 ... 1")
+        _require(self, "recall_similarity", self.recall_similarity > 0, "above 0 (above 1: never)")
+        _require(self, "smoothing", 0 < self.smoothing <= 1, "above 0, at most 1")
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ class IdentityBook:
         self._config = config
         self._allocator = allocator or IdAllocator()
         self._tracks: list[Track] = []
+        self._latest_index = -1
 
     def reset(self) -> None:
         """Forget every object; ids go on from where they were."""
@@ -84,6 +85,7 @@ class IdentityBook:
         """A copy that may be stepped over frames that are not final yet."""
         book = IdentityBook(self._config, self._allocator)
         book._tracks = [copy.copy(track) for track in self._tracks]
+        book._latest_index = self._latest_index
         return book
 
     def step(self, frame_index: int, percepts: Percepts, members: tuple[int, ...]) -> list[Track]:
@@ -107,7 +109,7 @@ class IdentityBook:
         self._warp(percepts.flow)
         assigned: dict[int, Track] = {}
         if len(members) and self._tracks:
-            cost = -self._similarity(frame_index, masks, appearances)
+            cost = -self._similarity(masks, appearances)
             for row, column in zip(*linear_sum_assignment(cost), strict=True):
                 if -cost[row, column] >= self._config.min_similarity:
                     assigned[int(row)] = self._tracks[int(column)]
@@ -120,6 +122,7 @@ class IdentityBook:
                 track = self._newborn(frame_index, member, masks[i], appearances[i], foreground)
             self._update(track, frame_index, masks[i], appearances[i], foreground, percepts.scores[member])
             result.append(track)
+        self._latest_index = frame_index
         return [copy.copy(track) for track in result]
 
     def settle(self, frame_index: int) -> None:
@@ -171,7 +174,7 @@ class IdentityBook:
             if moved.any():
                 track.mask = moved.reshape(track.mask.shape)
 
-    def _similarity(self, frame_index: int, masks: np.ndarray, appearances: list[np.ndarray | None]) -> np.ndarray:
+    def _similarity(self, masks: np.ndarray, appearances: list[np.ndarray | None]) -> np.ndarray:
         """float64 [members, tracks] in [0, 1]; tracks away for a while are matched on appearance alone."""
         past = np.stack([track.mask for track in self._tracks])
         a = masks.reshape(len(masks), -1).astype(np.float32)
@@ -184,7 +187,7 @@ class IdentityBook:
         similarity = overlap.astype(np.float64)
         weight = self._config.embedding_weight
         for j, track in enumerate(self._tracks):
-            away = frame_index - track.seen > 1
+            away = track.seen < self._latest_index
             for i, appearance in enumerate(appearances):
                 if appearance is None or track.appearance is None:
                     continue

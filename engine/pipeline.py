@@ -75,8 +75,8 @@ class Pipeline:
     def decide(self, frame: Frame, percepts: Percepts) -> list[Scene]:
         """Selection, identity and composition for a frame already perceived."""
         scenes = []
-        if percepts.flow is None and self._window:
-            # A cut, or another image size: nothing before it says anything about what follows.
+        if percepts.flow is None:
+            # First frame, a cut, or another image size: nothing before it says anything about what follows.
             scenes += self._restart()
         self._window[frame.index] = _Undecided(
             percepts, frame.image.shape[:2], frame.source, frame.t_capture_ns, frame.pts_ns

@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -180,14 +181,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         run(parse_arguments(arguments))
     except EngineError as error:
         if debug:
-            raise
+            traceback.print_exc()
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        return 130
+        return 0  # before the first frame there is nothing to flush
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         what = " ".join(str(error).split())[:200]
         print(f"error: unexpected {type(error).__name__}: {what} (run again with --debug)", file=sys.stderr)
         return 1

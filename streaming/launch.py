@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.config import EngineConfig
+from engine.errors import EngineError, ModelError
 from engine.perceive.network import Network, resolve_model
 from engine.pipeline import Pipeline, warm_up
 from streaming.progress import RunProgress, print_profile
@@ -78,9 +79,11 @@ def launch(options: argparse.Namespace, config: EngineConfig, source_text: str) 
             with _stopped_by_signals(session):
                 session.run()
     finally:
+        for sink in outputs.sinks:
+            sink.close()
         if outputs.publisher is not None:
             outputs.publisher.close()
-        if report.frames:
+        if report.frames or options.stats_json is not None:
             _tell(options, report, outputs, source)
 
 
@@ -107,6 +110,10 @@ def _warm_up(config: EngineConfig, network: Network) -> None:
     notice.start()
     try:
         warm_up(config, network)
+    except EngineError:
+        raise
+    except Exception as error:
+        raise ModelError(f"model {network.name}: cannot run ({' '.join(str(error).split())[:160]})") from error
     finally:
         notice.cancel()
 

@@ -94,8 +94,8 @@ class Mailbox:
 
     @property
     def finished(self) -> bool:
-        """Whether the stream ended and every frame was taken."""
-        return self._closed and not self._frames
+        """Whether the stream ended well and every frame was taken; after `fail` the next `get` raises."""
+        return self._closed and not self._frames and self._error is None
 
     def __len__(self) -> int:
         return len(self._frames)

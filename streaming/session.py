@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from engine.errors import EngineError, ModelError
 from engine.frame import Frame
@@ -62,8 +63,9 @@ class Session:
         size = 8 if source.live else 2
         self._mailbox = Mailbox("every" if every else "newest", size, live=source.live)
         self._capture = CaptureThread(source, self._mailbox, self._stop)
-        # One frame ahead is what overlaps; more would only make frames wait.
+        # One frame waiting and one in work are what overlaps; more would only make frames old.
         self._perceived: queue.Queue[tuple[Frame, Percepts, float] | BaseException | None] = queue.Queue(1)
+        self._problem: BaseException | None = None
 
     def stop(self) -> None:
         """End after the frame in hand; safe from signal handlers and other threads."""
@@ -80,14 +82,13 @@ class Session:
         self._capture.start()
         perceive = threading.Thread(target=self._perceive, name="perceive", daemon=True)
         perceive.start()
-        error: BaseException | None = None
         try:
             while (item := self._perceived.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
                 self._decide(*item)
-        except BaseException as caught:
-            error = caught
+        except BaseException as error:
+            self._problem = error
         self._stop.set()
         # A perceive thread that waits for room must get it, or it would never see the stop.
         while perceive.is_alive():
@@ -96,9 +97,9 @@ class Session:
             except queue.Empty:
                 continue
         self._capture.stop()
-        error = self._finish() or error
-        if error is not None:
-            raise error
+        self._finish()
+        if self._problem is not None:
+            raise self._problem
 
     def _perceive(self) -> None:
         frames = 0
@@ -115,7 +116,9 @@ class Session:
         except EngineError as error:
             self._perceived.put(error)
         except Exception as error:
-            self._perceived.put(ModelError(f"perception failed: {str(error).splitlines()[0][:200]}"))
+            failure = ModelError(f"perception failed: {type(error).__name__} {' '.join(str(error).split())[:200]}")
+            failure.__cause__ = error
+            self._perceived.put(failure)
         finally:
             self._perceived.put(None)
 
@@ -135,7 +138,9 @@ class Session:
         for scene in scenes:
             self._report.scene(scene)
         for sink in self._sinks:
-            sink.step(frame, scenes)
+            self._attempt(sink.step, frame, scenes)
+        if self._problem is not None:
+            raise self._problem
         if self._on_frame is not None:
             self._on_frame(frame, scenes)
 
@@ -146,24 +151,24 @@ class Session:
         late = sum(sink.dropped for sink in self._sinks)
         return {**counts, "sink_late": late} if late else counts
 
-    def _finish(self) -> BaseException | None:
-        """Last finals, `eos`, closed files; returns the first thing that went wrong on the way."""
-        problem: BaseException | None = None
-        scenes = self._pipeline.flush()
+    def _attempt(self, action: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Call `action`; the first thing that goes wrong in a run is kept for `run` to raise, the rest goes on."""
+        try:
+            return action(*arguments, **named)
+        except Exception as error:
+            self._problem = self._problem or error
+            return None
+
+    def _finish(self) -> None:
+        """Last finals, `eos`, closed files; one that fails does not keep the others from theirs."""
+        scenes = self._attempt(self._pipeline.flush) or []
         for scene in scenes:
             self._report.scene(scene)
             if self._publisher is not None:
-                self._publisher.publish(scene, dropped=self.dropped)
+                self._attempt(self._publisher.publish, scene, dropped=self.dropped)
         if self._publisher is not None:
-            self._publisher.eos(self._source.name)
+            self._attempt(self._publisher.eos, self._source.name)
         for sink in self._sinks:
-            try:
-                sink.step(None, scenes)
-            except EngineError as error:
-                problem = problem or error
-            try:
-                sink.close()
-            except EngineError as error:
-                problem = problem or error
+            self._attempt(sink.step, None, scenes)
+            self._attempt(sink.close)
         self._report.set_dropped(self.dropped)
-        return problem

@@ -92,7 +92,7 @@ class Network:
         except ModelError:
             raise
         except Exception as error:  # onnxruntime has no public base class for its errors
-            reason = str(error).strip().splitlines()[0][:160]
+            reason = " ".join(str(error).split())[:160]
             raise ModelError(f"model {path}: not a usable ONNX file ({reason})") from None
         self._read_contract(path)
 
@@ -110,7 +110,7 @@ class Network:
         self.uses_motion = "motion" in inputs
         if self.uses_motion:
             channels = inputs["motion"][1]
-            definition = metadata.get("motion", MOTION_DEFINITION)
+            definition = metadata.get("motion", "not stated")
             if channels != FEATURE_CHANNELS or definition != MOTION_DEFINITION:
                 raise ModelError(
                     f"model {path}: expects motion '{definition}' with {channels} channels, this engine "
@@ -120,6 +120,14 @@ class Network:
         if unknown:
             raise ModelError(f"model {path}: unknown inputs {sorted(unknown)}; the contract has image and motion")
         self._outputs = [name for name in OUTPUTS if name in outputs]
+        if "masks" not in outputs and "scores" in outputs:
+            self._outputs.remove("scores")  # scores of nothing
+        for name in self._outputs:
+            rank = 2 if name == "scores" else 4
+            if len(outputs[name]) != rank or outputs[name][0] != 1 or inputs["image"][0] != 1:
+                raise ModelError(f"model {path}: output '{name}' is {outputs[name]}, expected rank {rank} and batch 1")
+        if "scores" in self._outputs and outputs["scores"][1] != outputs["masks"][1]:
+            raise ModelError(f"model {path}: {outputs['masks'][1]} masks but {outputs['scores'][1]} scores")
         if not {"masks", "background"} & set(self._outputs):
             raise ModelError(f"model {path}: outputs {sorted(outputs)} contain neither 'masks' nor 'background'")
         grids = {tuple(outputs[n][-2:]) for n in self._outputs if n != "scores"}
@@ -166,6 +174,10 @@ class Network:
                 features = np.zeros((FEATURE_CHANNELS, *self.size), np.float32)
             feed["motion"] = features[None]
         values = dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
+        for name, value in values.items():
+            # A sum is finite only if every value is; one pass, no temporary.
+            if not np.isfinite(value.sum()):
+                raise ModelError(f"model {self.name}: output '{name}' contains values that are not finite")
         return NetworkOutput(
             masks=values["masks"][0] if "masks" in values else None,
             scores=values["scores"][0] if "scores" in values else None,

@@ -55,9 +55,10 @@ class BackgroundSink:
             self.dropped += 1
 
     def close(self) -> None:
-        """Work off the queue, finish the sink, and report what went wrong in it."""
-        self._queue.put(None)
-        self._thread.join()
+        """Work off the queue, finish the sink, and report what went wrong in it; closing twice is allowed."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
         self._raise()
 
     def _raise(self) -> None:

@@ -44,11 +44,15 @@ class MaskWriter:
     def __init__(self, folder: Path) -> None:
         self._masks, self._foreground = folder / "masks", folder / "foreground"
         try:
+            ours = (folder / "objects.jsonl").exists()
             for path in (self._masks, self._foreground):
                 path.mkdir(parents=True, exist_ok=True)
+                old = list(path.glob("[0-9]*.png"))
+                if old and not ours:
+                    raise StoreError(f"--save-masks {folder}: {path.name}/ holds {len(old)} images of somebody else")
                 # Masks of an earlier run beside those of this one would look like one recording.
-                for old in path.glob("[0-9]*.png"):
-                    old.unlink()
+                for image in old:
+                    image.unlink()
             self._objects = (folder / "objects.jsonl").open("w", encoding="utf-8")
         except OSError as error:
             raise StoreError(f"--save-masks {folder}: {error.strerror or error}") from None

@@ -32,25 +32,30 @@ class OverlayVideo:
 
     def __init__(self, path: Path, fps: float | None) -> None:
         self.path = path
-        self.picture = path.with_suffix(".png")
         self._fps = fps or 30.0
         self._frames: dict[int, Frame] = {}
         self._writer: cv2.VideoWriter | None = None
         self._size: tuple[int, int] | None = None
         self._best = -1.0
         try:
+            self.picture = path.with_suffix(".png")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        except OSError as error:
-            raise StoreError(f"--overlay {path}: {error.strerror or error}") from None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"--overlay {path}: {error}") from None
 
     def step(self, frame: Frame | None, scenes: list[Scene]) -> None:
         """Keep the frame until its masks are final, draw those that are."""
         if frame is not None:
             self._frames[frame.index] = frame
         for scene in scenes:
-            if scene.kind == "final" and scene.frame_index in self._frames:
-                self._draw(self._frames.pop(scene.frame_index), scene)
+            if scene.kind != "final":
+                continue
+            frame_of_scene = self._frames.get(scene.frame_index)
+            # Finals come in order: whatever is older was dropped on the way here and never comes.
+            self._frames = {i: kept for i, kept in self._frames.items() if i > scene.frame_index}
+            if frame_of_scene is not None:
+                self._draw(frame_of_scene, scene)
 
     def _draw(self, frame: Frame, scene: Scene) -> None:
         picture = draw_overlay(frame.image, scene.labels, scene.objects, scale=_SCALE)
@@ -73,5 +78,12 @@ class OverlayVideo:
 
     def close(self) -> None:
         """Finish the video."""
-        if self._writer is not None:
-            self._writer.release()
+        if self._writer is None:
+            return
+        self._writer.release()
+        # The encoder says nothing about a full disk; a video without its index cannot be opened.
+        check = cv2.VideoCapture(str(self.path))
+        readable = check.isOpened()
+        check.release()
+        if not readable:
+            raise StoreError(f"--overlay {self.path}: the video is not readable (is the disk full?)")

@@ -21,7 +21,8 @@ class TruthScore:
 
     def __init__(self) -> None:
         self._truth: dict[int, np.ndarray] = {}
-        self._foreground: list[float] = []
+        self._foreground = 0.0
+        self._frames = 0
         self._visible: dict[int, int] = defaultdict(int)
         self._by_id: dict[int, dict[int, float]] = defaultdict(lambda: defaultdict(float))
         self._best: dict[int, float] = defaultdict(float)
@@ -31,7 +32,10 @@ class TruthScore:
         if frame is not None and frame.truth is not None:
             self._truth[frame.index] = frame.truth[::2, ::2]
         for scene in scenes:
-            truth = self._truth.pop(scene.frame_index, None) if scene.kind == "final" else None
+            if scene.kind != "final":
+                continue
+            truth = self._truth.get(scene.frame_index)
+            self._truth = {i: kept for i, kept in self._truth.items() if i > scene.frame_index}
             if truth is not None and scene.frame_index > 0:
                 self._score(truth, scene)
 
@@ -41,7 +45,8 @@ class TruthScore:
         shown = [item.label for item in scene.objects if item.foreground > FOREGROUND_LEVEL]
         predicted, actual = np.isin(labels, shown), truth > 0
         union = np.count_nonzero(predicted | actual)
-        self._foreground.append(np.count_nonzero(predicted & actual) / union if union else 1.0)
+        self._foreground += np.count_nonzero(predicted & actual) / union if union else 1.0
+        self._frames += 1
         for value in np.unique(truth[actual]):
             mask = truth == value
             area = np.count_nonzero(mask)
@@ -61,7 +66,7 @@ class TruthScore:
 
     def summary(self) -> dict[str, Any]:
         """{"J_fg", "J_best", "J_best_id", "objects", "frames"}; empty when nothing was scored."""
-        if not self._foreground:
+        if not self._frames:
             return {}
         per_object = [
             (max(self._by_id[value].values(), default=0.0) / count, self._best[value] / count)
@@ -69,9 +74,9 @@ class TruthScore:
         ]
         by_id, best = np.mean(per_object, axis=0) if per_object else (0.0, 0.0)
         return {
-            "J_fg": round(float(np.mean(self._foreground)), 4),
+            "J_fg": round(self._foreground / self._frames, 4),
             "J_best": round(float(best), 4),
             "J_best_id": round(float(by_id), 4),
             "objects": len(per_object),
-            "frames": len(self._foreground),
+            "frames": self._frames,
         }

@@ -27,6 +27,11 @@ def test_set_changes_one_value_and_keeps_the_rest() -> None:
         ("select.flow_form", "raft", "explained"),
         ("select.warped", "maybe", "bool"),
         ("propose.foreground_thresholds", "0.3,x", "float"),
+        ("propose.foreground_thresholds", "1", "between 0 and 1"),
+        ("propose.min_area", "nan", "at least 0"),
+        ("propose.proposals", "-1", "1 ... 1000"),
+        ("perceive.threads", "-3", "1 ... 256"),
+        ("identity.recall_similarity", "0", "above 0"),
     ],
 )
 def test_bad_settings_are_one_line_that_helps(key: str, value: str, says: str) -> None:

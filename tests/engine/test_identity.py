@@ -57,6 +57,14 @@ def test_an_object_that_left_is_recognised_by_its_looks() -> None:
     assert ids(book, 7, frame([(10, 50), (45, 95)], looks=[[0, 1], [1, 0.05]]))[1:] == first
 
 
+def test_a_dropped_frame_does_not_make_everybody_somebody_who_was_away() -> None:
+    for gap in (1, 2, 5):
+        book = IdentityBook(IdentityConfig())
+        first = ids(book, 0, frame([(20, 20)], looks=[[1, 0]]))
+        # Alike, but elsewhere, in the very next processed frame: nobody jumps.
+        assert ids(book, gap, frame([(45, 95)], looks=[[1, 0]])) != first
+
+
 def test_forgotten_ids_are_never_given_again() -> None:
     book = IdentityBook(IdentityConfig(forget_after_frames=3))
     seen = set()

@@ -100,6 +100,26 @@ def test_a_classifier_is_not_a_model_of_the_contract(tmp_path: Path) -> None:
         Network(path)
 
 
+def test_scores_without_masks_are_ignored_and_counts_must_agree(tmp_path: Path) -> None:
+    def model(name: str, masks: int | None) -> Path:
+        outputs = {"background": [1, 1, *GRID], "scores": [1, 40]} | ({"masks": [1, masks, *GRID]} if masks else {})
+        constants = {f"{key}_value": np.zeros(shape, np.float32) for key, shape in outputs.items()}
+        nodes = [helper.make_node("Identity", [f"{key}_value"], [key]) for key in outputs]
+        return save(tmp_path / name, nodes, {"image": [1, 3, *SIZE]}, outputs, constants)
+
+    assert Network(model("scores.onnx", None)).run(np.zeros((*SIZE, 3), np.uint8), None).scores is None
+    with pytest.raises(ModelError, match="4 masks but 40 scores"):
+        Network(model("mismatch.onnx", 4))
+
+
+def test_outputs_that_are_not_finite_are_a_model_error(tmp_path: Path) -> None:
+    value = np.full((1, 1, *GRID), np.nan, np.float32)
+    nodes = [helper.make_node("Identity", ["value"], ["background"])]
+    path = save(tmp_path / "nan.onnx", nodes, {"image": [1, 3, *SIZE]}, {"background": [1, 1, *GRID]}, {"value": value})
+    with pytest.raises(ModelError, match="not finite"):
+        Network(path).run(np.zeros((*SIZE, 3), np.uint8), None)
+
+
 def test_a_device_that_is_not_there_is_an_error_not_a_fallback(motion_model: Path) -> None:
     import onnxruntime
 

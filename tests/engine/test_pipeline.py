@@ -69,9 +69,10 @@ def test_finals_never_wait_longer_than_the_lag(network: Network, frames: list[Fr
     assert all(s.commit.loss_bound == 0 for s in finals if s.commit.exact)
 
 
-def test_a_cut_flushes_the_window_and_ids_are_not_reused(network: Network, frames: list[Frame]) -> None:
+@pytest.mark.parametrize("lag", [5, 0])
+def test_a_cut_flushes_the_window_and_ids_are_not_reused(network: Network, frames: list[Frame], lag: int) -> None:
     other = [Frame(255 - f.image, f.index + FRAMES, f.t_capture_ns, f.source) for f in frames]
-    pipeline = Pipeline(EngineConfig(), network)
+    pipeline = Pipeline(apply(EngineConfig(), {"select.lag": lag}), network)
     before = [s for f in frames for s in pipeline.step(f)]
     at_cut = pipeline.step(other[0])
     settled = {s.frame_index for s in before + at_cut if s.kind == "final"}

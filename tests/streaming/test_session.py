@@ -19,6 +19,7 @@ from streaming.report import Report
 from streaming.session import Session
 from streaming.sinks.background import BackgroundSink
 from streaming.sinks.masks import MaskWriter
+from streaming.sinks.overlay_video import OverlayVideo
 from streaming.sources import open_source
 from streaming.sources.base import Source
 
@@ -148,13 +149,44 @@ def test_a_model_that_breaks_is_one_line(network: Network, monkeypatch: pytest.M
     assert [s.frame_index for s in collector.scenes if s.kind == "final"] == [0, 1, 2]
 
 
+def test_an_error_without_words_is_still_an_error(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline(EngineConfig(), network)
+
+    def breaks(frame: Frame) -> object:
+        raise MemoryError
+
+    monkeypatch.setattr(pipeline, "perceive", breaks)
+    runner, _ = session(open_source(URI), network, Collector(), pipeline=pipeline)
+    with pytest.raises(ModelError, match="MemoryError"):
+        runner.run()
+
+
+def test_a_broken_publisher_does_not_keep_files_from_being_finished(network: Network) -> None:
+    class Broken:
+        def set_state(self, *_: object) -> None: ...
+
+        def publish(self, *_: object, **__: object) -> None:
+            raise SourceError("publisher died")
+
+        def eos(self, *_: object) -> None:
+            raise SourceError("still dead")
+
+    collector = Collector()
+    runner, _ = session(open_source(URI), network, collector, publisher=Broken())
+    with pytest.raises(SourceError, match="publisher died"):
+        runner.run()
+    assert collector.closed
+
+
 def test_a_full_disk_is_a_store_error_and_other_sinks_get_everything(network: Network) -> None:
     class FullDisk(Collector):
         def step(self, frame: Frame | None, scenes: list[Scene]) -> None:
             raise StoreError("masks: No space left on device")
 
-    collector = Collector()
-    runner, report = session(open_source(URI), network, collector, sinks=[BackgroundSink(FullDisk(), wait=True)])
+    collector, report = Collector(), Report(MODEL)
+    # The broken one comes first: it must not keep the frame from those behind it.
+    sinks = [BackgroundSink(FullDisk(), wait=True), BackgroundSink(collector, wait=True)]
+    runner = Session(open_source(URI), Pipeline(EngineConfig(), network), report, every=True, sinks=sinks)
     with pytest.raises(StoreError, match="No space"):
         runner.run()
     finals = [s.frame_index for s in collector.scenes if s.kind == "final"]
@@ -178,6 +210,27 @@ def test_saved_masks_are_the_final_label_maps(network: Network, tmp_path: Path) 
         foreground = cv2.imread(str(tmp_path / "foreground" / f"{scene.frame_index:05d}.png"), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(foreground == 255, np.isin(scene.labels, shown))
         assert set(np.unique(foreground)) <= {0, 255}
+
+
+def test_images_of_somebody_else_are_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    theirs = tmp_path / "masks" / "00000.png"
+    theirs.write_bytes(b"precious")
+    with pytest.raises(StoreError, match="somebody else"):
+        MaskWriter(tmp_path)
+    assert theirs.read_bytes() == b"precious"
+
+
+def test_frames_whose_finals_never_come_are_not_kept(network: Network, tmp_path: Path) -> None:
+    pipeline = Pipeline(EngineConfig(), network)
+    overlay = OverlayVideo(tmp_path / "o.mp4", 30)
+    with open_source(URI) as source:
+        for frame in source:
+            scenes = pipeline.step(frame)
+            if frame.index % 2:  # a live sink that is late loses every second hand-over
+                overlay.step(frame, scenes)
+            assert len(overlay._frames) <= 10
+    overlay.close()
 
 
 def test_an_unwritable_folder_is_a_store_error(tmp_path: Path) -> None:
