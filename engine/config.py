@@ -24,10 +24,12 @@ class PerceiveConfig:
     """Flow and network."""
 
     threads: int = 2  # both cores of a small machine; more brings nothing at this network size
+    opencv_threads: int = 1  # its waiting workers spin and take the core from the stages that run beside
     cut_difference: float = 26.0  # gray levels; clips stay below 23 within a shot, 98 % of cuts are above 35
 
     def __post_init__(self) -> None:
         _require(self, "threads", 1 <= self.threads <= 256, "1 ... 256")
+        _require(self, "opencv_threads", 1 <= self.opencv_threads <= 256, "1 ... 256")
         _require(self, "cut_difference", self.cut_difference > 0, "above 0")
 
 

@@ -34,14 +34,18 @@ class _Undecided:
     pts_ns: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Walked:
-    """One frame of the best path with its identities: the book after it and a track per member."""
+    """One frame of the best path with its identities: the book after it and a track per member.
+
+    Once composed, the provisional scene stays: if the path turns out final, so does the label map.
+    """
 
     frame_index: int
     members: tuple[int, ...]
     book: IdentityBook
     tracks: list[Track]
+    scene: Scene | None = None
 
 
 class Pipeline:
@@ -131,7 +135,8 @@ class Pipeline:
         self._book.settle(commit.frame_index)
         undecided = self._window.pop(commit.frame_index)
         info = CommitInfo(commit.exact, commit.lag, commit.loss_bound)
-        return _compose(commit.frame_index, undecided, commit.members, walked.tracks, info)
+        scene = walked.scene or _compose(commit.frame_index, undecided, commit.members, walked.tracks)
+        return dataclasses.replace(scene, kind="final", commit=info)
 
     def _advance(self, book: IdentityBook, frame_index: int, members: tuple[int, ...]) -> _Walked:
         after = book.look_ahead()
@@ -157,8 +162,8 @@ class Pipeline:
             book = self._walk[-1].book if self._walk else self._book
             self._walk.append(self._advance(book, index, members))
         newest = self._walk[-1]
-        undecided = self._window[newest.frame_index]
-        return _compose(newest.frame_index, undecided, newest.members, newest.tracks, None)
+        newest.scene = _compose(newest.frame_index, self._window[newest.frame_index], newest.members, newest.tracks)
+        return newest.scene
 
 
 def _compose(
@@ -166,8 +171,8 @@ def _compose(
     undecided: _Undecided,
     members: tuple[int, ...],
     tracks: list[Track],
-    commit: CommitInfo | None,
 ) -> Scene:
+    """The provisional scene of a frame whose members and tracks are known."""
     labels = render_labels(undecided.percepts, members, [track.label for track in tracks], undecided.frame_size)
     found = boxes_and_areas(labels, [track.label for track in tracks])
     objects = []
@@ -192,13 +197,12 @@ def _compose(
         )
     return Scene(
         frame_index=frame_index,
-        kind="provisional" if commit is None else "final",
+        kind="provisional",
         labels=labels,
         objects=tuple(objects),
         source=undecided.source,
         t_capture_ns=undecided.t_capture_ns,
         pts_ns=undecided.pts_ns,
-        commit=commit,
     )
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
+
 from engine.config import EngineConfig
 from engine.errors import EngineError, ModelError
 from engine.perceive.network import Network, resolve_model
@@ -52,6 +54,7 @@ def launch(options: argparse.Namespace, config: EngineConfig, source_text: str) 
         EngineError: what went wrong, with its exit code; what was decided until then is out.
     """
     name, uri = parse_source(source_text)
+    cv2.setNumThreads(config.perceive.opencv_threads)
     network = Network(
         resolve_model(options.model),
         device=options.device,

@@ -66,13 +66,36 @@ def fit_camera_motion(flow: np.ndarray) -> np.ndarray:
     h, w = flow.shape[:2]
     basis = _BASIS.setdefault((h, w), _quadratic_basis(h, w, _FIT_STRIDE_PX))
     target = flow[::_FIT_STRIDE_PX, ::_FIT_STRIDE_PX].reshape(-1, 2).astype(np.float64)
-    weight = np.ones(len(basis))
-    coefficients = np.zeros((6, 2))
+    coefficients: np.ndarray = _reweighted_fit(basis, target)
+    return coefficients
+
+
+@numba.njit(cache=True, nogil=True)
+def _reweighted_fit(basis, target):  # type: ignore[no-untyped-def]
+    points, terms = basis.shape
+    weight = np.ones(points)
+    error = np.empty(points)
+    coefficients = np.zeros((terms, 2))
     for _ in range(_FIT_ITERATIONS):
-        weighted = basis * weight[:, None]
-        coefficients = np.linalg.solve(weighted.T @ basis + 1e-6 * np.eye(6), weighted.T @ target)
-        error = np.abs(basis @ coefficients - target).sum(axis=1)
-        weight = 1.0 / (1.0 + (error / max(float(np.median(error)), 0.05)) ** 2)
+        normal = 1e-6 * np.eye(terms)
+        moment = np.zeros((terms, 2))
+        for i in range(points):
+            for a in range(terms):
+                scaled = weight[i] * basis[i, a]
+                for b in range(terms):
+                    normal[a, b] += scaled * basis[i, b]
+                moment[a, 0] += scaled * target[i, 0]
+                moment[a, 1] += scaled * target[i, 1]
+        coefficients = np.linalg.solve(normal, moment)
+        for i in range(points):
+            x, y = -target[i, 0], -target[i, 1]
+            for a in range(terms):
+                x += basis[i, a] * coefficients[a, 0]
+                y += basis[i, a] * coefficients[a, 1]
+            error[i] = abs(x) + abs(y)
+        scale = max(np.median(error), 0.05)
+        for i in range(points):
+            weight[i] = 1.0 / (1.0 + (error[i] / scale) ** 2)
     return coefficients
 
 
