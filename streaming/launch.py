@@ -55,6 +55,8 @@ def launch(options: argparse.Namespace, config: EngineConfig, source_text: str) 
     """
     name, uri = parse_source(source_text)
     cv2.setNumThreads(config.perceive.opencv_threads)
+    # A stage that comes back from native code waits this long for the interpreter; the default is 5 ms.
+    sys.setswitchinterval(0.0005)
     network = Network(
         resolve_model(options.model),
         device=options.device,
