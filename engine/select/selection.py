@@ -157,7 +157,8 @@ class Selection:
         members = [chosen for _, chosen in kept.combinations]
         rendered = render(masks, members, background.mean_logits)
         costs = background.of_unions(rendered.unions)
-        unary = config.lambda_background * costs + [prior[list(chosen)].sum() for chosen in members]
+        shares = prior.tolist()
+        unary = config.lambda_background * costs + [sum(shares[m] for m in chosen) for chosen in members]
         newest = _Past(frame_index, masks, members, rendered, image)
         pairwise = None if self._past is None else self._pairwise(self._past, newest, percepts)
         if self.trace is not None:
