@@ -128,7 +128,7 @@ def test_an_error_arrives_after_the_frames_before_it() -> None:
     box.fail(SourceError("camera gone"))
     taken = box.get(0)
     assert taken is not None
-    assert box.finished
+    assert not box.finished  # the error still waits to be taken
     with pytest.raises(SourceError, match="camera gone"):
         box.get(0)
 
