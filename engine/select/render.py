@@ -30,7 +30,8 @@ class Rendered:
 
 def paint_order(members: tuple[int, ...], mean_logits: np.ndarray) -> list[int]:
     """`members` in the order to paint them, the owner of every overlap last."""
-    return sorted(members, key=lambda member: (-mean_logits[member], member))
+    logits = mean_logits.tolist()
+    return sorted(members, key=lambda member: (-logits[member], member))
 
 
 def render(masks: PackedMasks, combinations: list[tuple[int, ...]], mean_logits: np.ndarray) -> Rendered:
@@ -40,7 +41,8 @@ def render(masks: PackedMasks, combinations: list[tuple[int, ...]], mean_logits:
         combinations: at most 64.
         mean_logits: float [N], mean background log-odds under each mask.
     """
-    painted = [member for members in combinations for member in paint_order(members, mean_logits)]
+    rank = {member: place for place, member in enumerate(paint_order(tuple(range(len(mean_logits))), mean_logits))}
+    painted = [member for members in combinations for member in sorted(members, key=rank.__getitem__)]
     ends = np.cumsum([len(members) for members in combinations], dtype=np.int64)
     h, w = masks.shape
     unions, areas, owners, choices = _draw(masks.words, np.array(painted, np.int64), ends, h * w)
