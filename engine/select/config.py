@@ -19,7 +19,7 @@ class SelectionConfig:
     lambda_background: float = 1.0  # Eq. 2
     lambda_flow: float = 1.0  # Eq. 2; the flow loss is normalised, so it cannot drown the others
     lambda_consistency: float = 0.5  # Eq. 2; divided by the gap when frames were dropped
-    lambda_score: float = 2.0  # ours, 0 is the paper; on held-out synthesis 2 halves the false masks of 1
+    lambda_score: float = 2.0  # ours, 0 is the paper: else the foreground map cut at 1/2 always wins
     score_reference: float = 0.4  # score that speaks neither for nor against a mask
     conflict_tolerance: float = 0.05  # of the smaller mask: predicted masks of touching objects bleed
     diversity_iou: float = 0.95  # above this two combinations are one answer and K buys nothing
