@@ -11,10 +11,12 @@ GRID = (64, 112)
 """Height, width of the working grid."""
 
 
-def blob_video(rng: np.random.Generator, frames: int, n: int) -> Iterator[Percepts]:
+def blob_video(rng: np.random.Generator, frames: int, n: int, scored: bool = True) -> Iterator[Percepts]:
     """Six ellipses that move over a panning background, seen dimly by the background map, and n candidates.
 
-    Candidates are good, shifted, too large, merged and invented masks, without specks and duplicates.
+    Candidates are good, shifted, too large, merged and invented masks, without specks and duplicates. Like
+    a detector's, a score follows the overlap with the nearest object, and only roughly; not `scored`, all are 1,
+    which tells the selection that everything is an object.
     """
     h, w = GRID
     y, x = np.mgrid[0:h, 0:w]
@@ -52,16 +54,25 @@ def blob_video(rng: np.random.Generator, frames: int, n: int) -> Iterator[Percep
             if mask.sum() >= 8 and iou.max() <= 0.9:
                 masks.append(mask)
         stack = np.array(masks)
+        overlaps = _overlaps(stack, np.array(truth)) + rng.normal(0, 0.15, n)
         flow = (residual + np.array([0.8, -0.3])[:, None, None]).astype(np.float32)
         yield Percepts(
             masks=stack,
-            scores=np.ones(n, np.float32),
+            scores=np.clip(overlaps if scored else np.ones(n), 0, 1).astype(np.float32),
             background=np.clip(background + rng.normal(0, 0.05, size=(h, w)), 0, 1).astype(np.float32),
             embedding=None,
             flow=flow if t else None,
             residual=residual.astype(np.float32) if t else None,
             logits=np.where(stack, 1.0, -1.0).astype(np.float32),
         )
+
+
+def _overlaps(masks: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """IoU of each mask [N, h, w] with the object it covers best, float64 [N]."""
+    a, b = (x.reshape(len(x), -1).astype(np.float32) for x in (masks, truth))
+    both = a @ b.T
+    best: np.ndarray = (both / np.maximum(a.sum(1)[:, None] + b.sum(1) - both, 1)).max(axis=1).astype(np.float64)
+    return best
 
 
 def frame_graph(percepts: Percepts) -> tuple[np.ndarray, np.ndarray]:

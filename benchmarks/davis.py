@@ -1,6 +1,5 @@
-"""Sequences in the DAVIS layout, and the two scores every report uses."""
+"""Annotated sequences: the DAVIS layout and the CDnet layout, read into one shape."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,45 @@ import numpy as np
 from engine.errors import SourceError
 
 
+def read_image(path: Path) -> np.ndarray:
+    """An image file as uint8 [H, W, 3] BGR.
+
+    Raises:
+        SourceError: not a readable image.
+    """
+    image = _decode(path, cv2.IMREAD_COLOR)
+    if image is None:
+        raise SourceError(f"{path}: not a readable image; check the file")
+    return image
+
+
+def read_ids(path: Path) -> np.ndarray:
+    """An annotation as int32 [H, W], 0 where it is black.
+
+    A gray file keeps its values. In a file with a palette, decoded to colours, every colour is one id:
+    blue + 256 green + 65536 red, the same in all files that share the palette.
+
+    Raises:
+        SourceError: not a readable image.
+    """
+    mask = _decode(path, cv2.IMREAD_UNCHANGED)
+    if mask is None:
+        raise SourceError(f"{path}: not a readable image; check the file")
+    if mask.ndim == 2:
+        return mask.astype(np.int32)
+    blue, green, red = (mask[:, :, channel].astype(np.int32) for channel in range(3))
+    return blue + 256 * green + 65536 * red
+
+
+def _decode(path: Path, flags: int) -> np.ndarray | None:
+    # From memory: a file that is missing or empty would make OpenCV write a warning of its own.
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror or error}") from None
+    return cv2.imdecode(data, flags) if len(data) else None
+
+
 @dataclass(frozen=True)
 class Sequence:
     """One annotated sequence: frame files and mask files in order."""
@@ -19,66 +57,55 @@ class Sequence:
     frames: list[Path]
     masks: list[Path]
 
+    def image(self, index: int) -> np.ndarray:
+        """Frame `index`, uint8 [H, W, 3] BGR."""
+        return read_image(self.frames[index])
+
     def truth(self, index: int) -> np.ndarray:
-        """Annotation of frame `index`, uint8 [H, W], 0 is background."""
-        mask = cv2.imread(str(self.masks[index]), cv2.IMREAD_UNCHANGED)
-        if mask is None:
-            raise SourceError(f"{self.masks[index]}: not a readable image")
-        return mask if mask.ndim == 2 else mask.max(axis=2)
+        """Annotation of frame `index`, int32 [H, W], 0 is background."""
+        return read_ids(self.masks[index])
+
+    def first(self, count: int | None) -> "Sequence":
+        """The first `count` frames; all of them for None."""
+        return Sequence(self.name, self.frames[:count], self.masks[:count])
 
 
 def sequences(folder: Path, resolution: str = "480p") -> Iterator[Sequence]:
     """Every sequence of FOLDER/JPEGImages/<resolution>/<name> with its annotations.
 
+    Args:
+        resolution: name of the folder in between; empty where the layout has none.
+
     Raises:
-        SourceError: no such layout.
+        SourceError: no such layout, no sequence in it, or frames without masks.
     """
     root = folder / "JPEGImages" / resolution
     if not root.is_dir():
-        raise SourceError(f"{folder}: no JPEGImages/{resolution} (expected the DAVIS layout)")
-    for path in sorted(p for p in root.iterdir() if p.is_dir()):
-        masks = sorted((folder / "Annotations" / resolution / path.name).glob("*.png"))
-        frames = sorted(path.glob("*.jpg"))
-        if len(masks) != len(frames):
-            raise SourceError(f"{path.name}: {len(frames)} frames but {len(masks)} masks")
-        yield Sequence(path.name, frames, masks)
+        raise SourceError(f"{folder}: no {Path('JPEGImages') / resolution} (expected the DAVIS layout)")
+    names = sorted(p.name for p in root.iterdir() if p.is_dir())
+    if not names:
+        raise SourceError(f"{root}: holds no sequence (expected one folder of frames per sequence)")
+    for name in names:
+        masks = sorted((folder / "Annotations" / resolution / name).glob("*.png"))
+        yield _paired(name, sorted((root / name).glob("*.jpg")), masks)
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two bool maps; 1 when both are empty (the DAVIS convention)."""
-    union = np.count_nonzero(a | b)
-    return np.count_nonzero(a & b) / union if union else 1.0
+def change_sequence(folder: Path) -> Sequence:
+    """A sequence in the layout of CDnet: FOLDER/input/*.jpg and FOLDER/groundtruth/*.png.
 
-
-class SequenceScore:
-    """J_fg and J_best_id of one sequence; show every frame but the first and the last.
-
-    J_fg: mean overlap of the foreground output with the merged annotation. J_best_id: mean overlap of
-    the one id that matches best over the whole sequence, 0 in frames where it is absent.
+    Raises:
+        SourceError: no such layout, or frames without masks.
     """
+    for name in ("input", "groundtruth"):
+        if not (folder / name).is_dir():
+            raise SourceError(f"{folder}: no {name}/ (expected the CDnet layout)")
+    frames, masks = sorted((folder / "input").glob("*.jpg")), sorted((folder / "groundtruth").glob("*.png"))
+    return _paired(folder.name, frames, masks)
 
-    def __init__(self) -> None:
-        self._foreground: list[float] = []
-        self._by_id: dict[int, float] = defaultdict(float)
 
-    def add(self, truth: np.ndarray, foreground: np.ndarray, ids: np.ndarray) -> None:
-        """One frame: bool [H, W] annotation, bool [H, W] foreground output, integer [H, W] ids."""
-        self._foreground.append(iou(truth, foreground))
-        for value in np.unique(ids):
-            if value:
-                self._by_id[int(value)] += iou(truth, ids == value)
-
-    @property
-    def frames(self) -> int:
-        """Frames scored."""
-        return len(self._foreground)
-
-    @property
-    def j_fg(self) -> float:
-        """Mean J of the foreground output."""
-        return float(np.mean(self._foreground)) if self._foreground else 0.0
-
-    @property
-    def j_best_id(self) -> float:
-        """Mean J of the best single id."""
-        return max(self._by_id.values(), default=0.0) / self.frames if self.frames else 0.0
+def _paired(name: str, frames: list[Path], masks: list[Path]) -> Sequence:
+    if len(masks) != len(frames):
+        raise SourceError(f"{name}: {len(frames)} frames but {len(masks)} masks; every frame needs one")
+    if len(frames) < 3:
+        raise SourceError(f"{name}: {len(frames)} frames, at least 3 needed (first and last are not scored)")
+    return Sequence(name, frames, masks)

@@ -11,7 +11,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.blob_video import GRID, blob_video, frame_graph
+from engine.percepts import Percepts
 from engine.select.combinations import enumerate_combinations
 from engine.select.config import SelectionConfig
 from engine.select.diversity import diverse_combinations
@@ -198,8 +199,17 @@ MODES = {
     "default": SelectionConfig(),
     "no scores": SelectionConfig(lambda_score=0.0),
     "paper": SelectionConfig(paper_mode=True),
+    "blind scores": SelectionConfig(),
 }
-"""The score prior is ours; without it the objective is Eq. 2, with the paper's strict rules it is the paper."""
+"""The score prior is ours; without it the objective is Eq. 2, with the paper's strict rules it is the paper.
+
+Blind scores call every candidate an object: the worst case of the prior, as no detector scores.
+"""
+
+
+def video(n: int, frames: int, mode: str) -> Iterator[Percepts]:
+    """The blob video of a mode with n candidates per frame."""
+    return blob_video(np.random.default_rng(n), frames, n, scored=mode != "blind scores")
 
 
 def steps(quick: bool) -> tuple[list[Row], list[Row]]:
@@ -210,7 +220,7 @@ def steps(quick: bool) -> tuple[list[Row], list[Row]]:
             walls, cpus, lags, exact, kept = [], [], [], [], []
             trace: list[tuple[int, np.ndarray, np.ndarray | None]] = []
             selection = Selection(config, trace=lambda *costs, into=trace: into.append(costs))
-            for t, percepts in enumerate(blob_video(np.random.default_rng(n), 60 if quick else 300, n)):
+            for t, percepts in enumerate(video(n, 60 if quick else 300, mode)):
                 step, wall, cpu = timed(lambda s=selection, p=percepts, t=t: s.step(p, t))
                 walls.append(wall)
                 cpus.append(cpu)

@@ -93,5 +93,9 @@ def ascending(weights: np.ndarray) -> np.ndarray:
 
 def as_tuples(costs: np.ndarray, members: np.ndarray) -> list[tuple[float, tuple[int, ...]]]:
     """Costs [M] and memberships bool [M, N] as a list sorted by cost, size and members."""
-    sets = [(c, tuple(np.flatnonzero(row).tolist())) for c, row in zip(costs.tolist(), members, strict=True)]
-    return sorted(sets, key=lambda item: (item[0], len(item[1]), item[1]))
+    sets: list[list[int]] = [[] for _ in costs]
+    rows, columns = members.nonzero()
+    for row, member in zip(rows.tolist(), columns.tolist(), strict=True):
+        sets[row].append(member)
+    pairs = [(cost, tuple(chosen)) for cost, chosen in zip(costs.tolist(), sets, strict=True)]
+    return sorted(pairs, key=lambda item: (item[0], len(item[1]), item[1]))

@@ -30,8 +30,13 @@ class Rendered:
 
 def paint_order(members: tuple[int, ...], mean_logits: np.ndarray) -> list[int]:
     """`members` in the order to paint them, the owner of every overlap last."""
-    logits = mean_logits.tolist()
-    return sorted(members, key=lambda member: (-logits[member], member))
+    place = np.empty(len(mean_logits), np.int64)
+    place[_descending(mean_logits)] = np.arange(len(mean_logits))
+    return sorted(members, key=place.tolist().__getitem__)
+
+
+def _descending(mean_logits: np.ndarray) -> np.ndarray:
+    return np.argsort(-mean_logits, kind="stable")
 
 
 def render(masks: PackedMasks, combinations: list[tuple[int, ...]], mean_logits: np.ndarray) -> Rendered:
@@ -41,11 +46,10 @@ def render(masks: PackedMasks, combinations: list[tuple[int, ...]], mean_logits:
         combinations: at most 64.
         mean_logits: float [N], mean background log-odds under each mask.
     """
-    rank = {member: place for place, member in enumerate(paint_order(tuple(range(len(mean_logits))), mean_logits))}
-    painted = [member for members in combinations for member in sorted(members, key=rank.__getitem__)]
+    flat = np.array([member for members in combinations for member in members], np.int64)
     ends = np.cumsum([len(members) for members in combinations], dtype=np.int64)
     h, w = masks.shape
-    unions, areas, owners, choices = _draw(masks.words, np.array(painted, np.int64), ends, h * w)
+    unions, areas, owners, choices = _draw(masks.words, flat, ends, _descending(mean_logits), h * w)
     return Rendered(unions, areas, owners, choices)
 
 
@@ -57,24 +61,35 @@ def label_owners(masks: PackedMasks, members: tuple[int, ...], mean_logits: np.n
 
 @compiled
 def _draw(
-    words: np.ndarray, painted: np.ndarray, ends: np.ndarray, pixels: int
+    words: np.ndarray, members: np.ndarray, ends: np.ndarray, order: np.ndarray, pixels: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     k, n_words = len(ends), words.shape[1]
     unions = np.zeros((k, n_words), np.int64)
     areas = np.zeros(k, np.int64)
     owners = np.full((k, pixels), -1, np.int16)
     choices = np.zeros(pixels, np.int64)
-    position = 0
+    place = np.empty(len(order), np.int64)
+    for position in range(len(order)):
+        place[order[position]] = position
+    painted = members.copy()
+    first = 0
     for row in range(k):
-        while position < ends[row]:
+        for position in range(first, ends[row]):
+            # Insertion sort: a combination has a handful of members.
             member = painted[position]
-            position += 1
+            while position > first and place[painted[position - 1]] > place[member]:
+                painted[position] = painted[position - 1]
+                position -= 1
+            painted[position] = member
+        for position in range(first, ends[row]):
+            member = painted[position]
             for j in range(n_words):
                 word = words[member, j]
                 unions[row, j] |= word
                 while word != 0:
                     owners[row, 64 * j + lowest_bit(word)] = member
                     word &= word - 1
+        first = ends[row]
         for j in range(n_words):
             word = unions[row, j]
             while word != 0:

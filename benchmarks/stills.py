@@ -1,0 +1,207 @@
+"""AP and AR on photographs: each image alone, no motion, one class that stands for all.
+
+Layout: FOLDER/images/NAME.jpg and FOLDER/instances/NAME.png, gray ids, 0 is background.
+"""
+
+import contextlib
+import io
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from benchmarks.davis import read_ids, read_image
+from benchmarks.footage import enlarged
+from engine.config import EngineConfig
+from engine.errors import SourceError, StoreError
+from engine.frame import Frame
+from engine.perceive.network import Network
+from engine.perceive.perceiver import Perceiver
+from engine.pipeline import Pipeline
+from engine.propose.candidates import propose
+from engine.scene import Scene
+from streaming.overlay import draw_overlay
+
+MAX_DETECTIONS = [10, 20, 100]
+"""Per image, best scores first; AP counts up to the last."""
+
+SIZES_PX = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
+"""Areas of COCO."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Masks of one image with their scores: bool [N, H, W], float [N]."""
+
+    masks: np.ndarray
+    scores: np.ndarray
+
+
+def still_paths(folder: Path, limit: int | None) -> list[tuple[Path, Path]]:
+    """Images of a folder with their annotations, at most `limit`, evenly spaced over the sorted names.
+
+    Raises:
+        SourceError: another layout, nothing in it, or an image without annotation.
+    """
+    for name in ("images", "instances"):
+        if not (folder / name).is_dir():
+            raise SourceError(f"{folder}: no {name}/ (expected images/ and instances/)")
+    images = sorted(p for p in (folder / "images").iterdir() if p.suffix in (".jpg", ".png"))
+    if not images:
+        raise SourceError(f"{folder / 'images'}: holds no .jpg or .png")
+    if limit is not None and len(images) > limit:
+        images = [images[i] for i in np.linspace(0, len(images) - 1, limit).round().astype(int)]
+    pairs = [(path, folder / "instances" / f"{path.stem}.png") for path in images]
+    for image, annotation in pairs:
+        if not annotation.is_file():
+            raise SourceError(f"{image}: no annotation {annotation.name} in {annotation.parent}")
+    return pairs
+
+
+def answers(image: np.ndarray, config: EngineConfig, network: Network) -> tuple[dict[str, Answer], Scene]:
+    """What the engine says about one image it has seen nothing before.
+
+    network: every mask of the network. candidates: what the selection chooses from, that is, network and
+    foreground blobs without specks and duplicates. published: the masks of the final scene.
+    """
+    frame = Frame(image, 0, time.time_ns(), "still")
+    raw = Perceiver(network, config.perceive).step(frame)
+    candidates = propose(raw, config.propose)
+    pipeline = Pipeline(config, network)
+    scenes = [*pipeline.decide(frame, candidates), *pipeline.flush()]
+    scene = next(scene for scene in scenes if scene.kind == "final")
+    size = image.shape[:2]
+    labels = [item.label for item in scene.objects]
+    shown = np.stack([scene.labels == v for v in labels]) if labels else np.empty((0, *size), bool)
+    return {
+        "network": Answer(enlarged(raw.logits, size), raw.scores),
+        "candidates": Answer(enlarged(candidates.logits, size), candidates.scores),
+        "published": Answer(shown, np.array([item.score for item in scene.objects])),
+    }, scene
+
+
+class AveragePrecision:
+    """Collects images; `figures` is COCO's AP and AR over masks with a single class."""
+
+    def __init__(self) -> None:
+        self._images: list[dict[str, int]] = []
+        self._truths: list[dict[str, Any]] = []
+        self._found: list[dict[str, Any]] = []
+
+    def add(self, truth: np.ndarray, answer: Answer) -> None:
+        """One image: integer [H, W] instances and what was found."""
+        image = len(self._images) + 1
+        self._images.append({"id": image, "height": truth.shape[0], "width": truth.shape[1]})
+        for value in np.unique(truth):
+            if value:
+                mask = truth == value
+                self._truths.append(
+                    {
+                        "id": len(self._truths) + 1,
+                        "image_id": image,
+                        "category_id": 1,
+                        "iscrowd": 0,
+                        "area": int(mask.sum()),
+                        "segmentation": _encode(mask),
+                    }
+                )
+        for mask, score in zip(answer.masks, answer.scores, strict=True):
+            if mask.any():
+                entry = {"image_id": image, "category_id": 1, "score": float(score), "segmentation": _encode(mask)}
+                self._found.append(entry)
+
+    def figures(self) -> dict[str, float]:
+        """AP (IoU 0.5 to 0.95), AP50, AP75, AR at 10, 20 and 100 masks per image, AR100 by size; nan without truth."""
+        names = ["AP", "AP50", "AP75", *(f"AR@{n}" for n in MAX_DETECTIONS), *(f"AR {size}" for size in SIZES_PX)]
+        if not self._truths:
+            return dict.fromkeys(names, float("nan"))
+        if not self._found:
+            return dict.fromkeys(names, 0.0)
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth = COCO()
+            truth.dataset = {
+                "info": {},
+                "images": self._images,
+                "annotations": self._truths,
+                "categories": [{"id": 1, "name": "object"}],
+            }
+            truth.createIndex()
+            judge = COCOeval(truth, truth.loadRes(self._found), "segm")
+            judge.params.maxDets = MAX_DETECTIONS
+            judge.params.areaRng = [[0, 1e10], *(list(limits) for limits in SIZES_PX.values())]
+            judge.params.areaRngLbl = ["all", *SIZES_PX]
+            judge.evaluate()
+            judge.accumulate()
+        # precision [IoU, recall, class, size, detections], recall [IoU, class, size, detections]; -1 is "no truth".
+        precision, recall = judge.eval["precision"][:, :, 0, 0, -1], judge.eval["recall"][:, 0]
+        values = [
+            _mean(precision),
+            _mean(precision[0]),
+            _mean(precision[5]),
+            *(_mean(recall[:, 0, column]) for column in range(len(MAX_DETECTIONS))),
+            *(_mean(recall[:, row, -1]) for row in range(1, 1 + len(SIZES_PX))),
+        ]
+        return dict(zip(names, values, strict=True))
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[values > -1]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def _encode(mask: np.ndarray) -> dict[str, Any]:
+    encoded: dict[str, Any] = rle.encode(np.asfortranarray(mask, np.uint8))
+    return encoded
+
+
+def score_stills(
+    folder: Path, config: EngineConfig, network: Network, limit: int | None, overlays: Path | None
+) -> dict[str, Any]:
+    """AP and AR of a folder for network, candidates and published masks (`answers`).
+
+    Args:
+        limit: at most so many images, evenly spaced.
+        overlays: a folder to draw every image's published masks and its annotation into.
+
+    Raises:
+        SourceError: another layout, or an image that cannot be read.
+        StoreError: an overlay cannot be written.
+    """
+    judges: dict[str, AveragePrecision] = {}
+    pairs = still_paths(folder, limit)
+    counts = {"instances": 0, "published": 0}
+    for path, annotation in pairs:
+        image, truth = read_image(path), read_ids(annotation)
+        if truth.shape != image.shape[:2]:
+            raise SourceError(f"{annotation}: {truth.shape} pixels, its image has {image.shape[:2]}")
+        found, scene = answers(image, config, network)
+        for name, answer in found.items():
+            judges.setdefault(name, AveragePrecision()).add(truth, answer)
+        counts["instances"] += len(np.unique(truth[truth > 0]))
+        counts["published"] += len(scene.objects)
+        if overlays is not None:
+            picture = outlined(draw_overlay(image, scene.labels, scene.objects, scale=1.0), truth)
+            if not cv2.imwrite(str(overlays / f"{path.stem}.jpg"), picture):
+                raise StoreError(f"{overlays / path.stem}.jpg: cannot be written")
+    figures = {name: {k: round(v, 4) for k, v in judge.figures().items()} for name, judge in judges.items()}
+    return {"images": len(pairs), **counts, **figures}
+
+
+def outlined(picture: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """`picture` with a white, dark-rimmed line around every instance of `truth`; same height and width."""
+    out = picture.copy()
+    lines = [line for value in np.unique(truth) if value for line in _lines(truth == value)]
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.drawContours(out, lines, -1, colour, thickness)
+    return out
+
+
+def _lines(mask: np.ndarray) -> Iterator[np.ndarray]:
+    yield from cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
