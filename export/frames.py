@@ -7,7 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from learning.batches import MEAN, STD, motion_input
+from engine.perceive.motion import FEATURE_CHANNELS, FEATURE_SIZE
+from learning.batches import MEAN, STD
 from learning.synthesis.camera import draw_camera, draw_parallax
 from learning.synthesis.generate import pair_features
 from learning.synthesis.render import Layer, Lens, Stage, render, similarity
@@ -18,7 +19,7 @@ from learning.synthesis.shards import Shards
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """One frame for the network: image float32 [1, 3, 256, 448], motion float32 [1, 5, 256, 448]."""
+    """One frame for the network: image float32 [1, 3, 256, 448], motion float32 [1, 5, 128, 224]."""
 
     image: np.ndarray
     motion: np.ndarray
@@ -29,9 +30,10 @@ class NetworkInput:
 
 
 def network_input(image: np.ndarray, motion: np.ndarray | None) -> NetworkInput:
-    """Inputs of a uint8 [256, 448, 3] RGB image and its float32 [5, 192, 336] features (None: no motion)."""
+    """Inputs of a uint8 [256, 448, 3] RGB image and its float32 [5, 128, 224] features (None: no motion)."""
     scaled = (image.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
-    return NetworkInput(np.ascontiguousarray(scaled.transpose(2, 0, 1)[None]), motion_input(motion)[None])
+    features = np.zeros((FEATURE_CHANNELS, *FEATURE_SIZE), np.float32) if motion is None else motion
+    return NetworkInput(np.ascontiguousarray(scaled.transpose(2, 0, 1)[None]), features[None])
 
 
 def shard_frames(folder: Path, prefix: str, count: int, seed: int) -> list[NetworkInput]:

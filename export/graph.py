@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import torch
 
-from engine.perceive.motion import FEATURE_CHANNELS, MOTION_DEFINITION
+from engine.perceive.motion import FEATURE_CHANNELS, FEATURE_SIZE, MOTION_DEFINITION
 from export.checkpoint import Checkpoint
 from learning.batches import MEAN, STD
 from learning.networks.compact import MASK_STRIDE
@@ -62,7 +62,7 @@ def set_metadata(model: onnx.ModelProto, metadata: dict[str, str]) -> None:
 def write_graph(checkpoint: Checkpoint, path: Path) -> None:
     """Export the network with static shapes, by torch's graph-capturing exporter."""
     image = torch.zeros(1, 3, *SIZE)
-    motion = torch.zeros(1, FEATURE_CHANNELS, *SIZE)
+    motion = torch.zeros(1, FEATURE_CHANNELS, *FEATURE_SIZE)
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     # The exporter reports libraries it does not need (torchvision) at warning level.

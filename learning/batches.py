@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 
-from engine.perceive.motion import FEATURE_CHANNELS
+from engine.perceive.motion import FEATURE_CHANNELS, FEATURE_SIZE
 from learning.synthesis.sample import SIZE, Kind, Origin
 from learning.synthesis.shards import Shards
 
@@ -22,9 +22,6 @@ INSTANCES = 8
 
 CELLS = 2
 """Kernels trained per instance: its centre and one random cell."""
-
-PSEUDO_BACKGROUND, PSEUDO_FOREGROUND, PSEUDO_IGNORED = 0, 1, 2
-"""Values of the labels a teacher gives to unlabelled frames."""
 
 _MIN_AREA = 8.0
 """Cells of a mask at stride 4 below which an instance is too small to be learned."""
@@ -46,7 +43,7 @@ class Batch:
 
     Attributes:
         image: float32 [B, 3, h, w], normalised RGB.
-        motion: float32 [B, 5, h, w].
+        motion: float32 [B, 5, h/2, w/2].
         binary: float32 [B, 1, h/4, w/4], foreground share.
         binary_weight: float32 [B, 1, h/4, w/4], 0 where ignored.
         heat: float32 [B, 1, h/8, w/8], centre target.
@@ -67,15 +64,6 @@ class Batch:
     cells: torch.Tensor
     valid: torch.Tensor
     ids: torch.Tensor
-
-
-def motion_input(motion: np.ndarray | None) -> np.ndarray:
-    """Stored features to the network's size exactly as the engine does; zeros for None."""
-    out = np.zeros((FEATURE_CHANNELS, *SIZE), np.float32)
-    if motion is not None:
-        for channel in range(FEATURE_CHANNELS):
-            cv2.resize(motion[channel], SIZE[::-1], dst=out[channel], interpolation=cv2.INTER_LINEAR)
-    return out
 
 
 def _table(rng: np.random.Generator | None) -> np.ndarray:
@@ -167,49 +155,45 @@ class Batches:
     """Endless shuffled batches, or one pass over everything without augmentation.
 
     Args:
-        shards: labelled samples.
-        clips: unlabelled frames, mixed in with `clip_share` when it is set.
+        shards: synthetic samples.
+        real: frames the engine labelled, or None.
+        real_share: how many of a random batch come from `real`.
         crop: height, width of the training crops, multiples of 32.
     """
 
     def __init__(
-        self, shards: Shards, size: int, crop: tuple[int, int], seed: int, clips: Shards | None = None
+        self,
+        shards: Shards,
+        size: int,
+        crop: tuple[int, int],
+        seed: int,
+        real: Shards | None = None,
+        real_share: float = 0.0,
     ) -> None:
-        self.shards, self._clips, self.size, self.crop = shards, clips, size, crop
+        self.shards, self._real, self._real_share = shards, real, real_share
+        self.size, self.crop = size, crop
         self._rng = np.random.default_rng(seed)
-        self.clip_share = 0.0
-        self.clip_labels: np.ndarray | None = None
-        """uint8 [clips, 64, 112] of PSEUDO_* values, or None before self-training."""
 
     def _one(self, shards: Shards, index: int, augment: bool) -> dict[str, np.ndarray]:
         rng = self._rng
         image, stored, ids, kinds, origin = shards[index]
-        motion = motion_input(stored)
+        motion = np.zeros((FEATURE_CHANNELS, *FEATURE_SIZE), np.float32) if stored is None else stored
         has_motion = stored is not None
-        pseudo = None
-        if shards is self._clips and self.clip_labels is not None:
-            pseudo = self.clip_labels[index]
         if augment:
-            if has_motion and rng.random() < 0.12 and pseudo is None:
+            if has_motion and rng.random() < 0.12:
                 motion[:], has_motion = 0, False
             elif has_motion and rng.random() < 0.06:
                 image = np.full_like(image, 110) if rng.random() < 0.5 else cv2.GaussianBlur(image, (0, 0), 4)
             h, w = self.crop
             y, x = (int(rng.integers(0, (a - b) // 4 + 1)) * 4 for a, b in zip(SIZE, self.crop, strict=True))
-            image, motion = image[y : y + h, x : x + w], motion[:, y : y + h, x : x + w]
+            image, motion = image[y : y + h, x : x + w], motion[:, y // 2 : (y + h) // 2, x // 2 : (x + w) // 2]
             ids = ids[y // 2 : (y + h) // 2, x // 2 : (x + w) // 2]
-            if pseudo is not None:
-                pseudo = pseudo[y // 4 : (y + h) // 4, x // 4 : (x + w) // 4]
             if rng.random() < 0.5:
-                pseudo = None if pseudo is None else pseudo[:, ::-1]
                 image, ids, motion = image[:, ::-1], ids[:, ::-1], motion[:, :, ::-1]
                 motion[0::2][:2] *= -1
             if rng.random() < 0.08:
                 image = np.repeat(image[..., 1:2], 3, axis=2)
         fields = targets(np.ascontiguousarray(ids), kinds, origin, has_motion, rng)
-        if pseudo is not None:
-            fields["binary"] = (pseudo == PSEUDO_FOREGROUND).astype(np.float32)[None]
-            fields["binary_weight"] = (pseudo != PSEUDO_IGNORED).astype(np.float32)[None]
         fields["image"] = cv2.LUT(np.ascontiguousarray(image), _table(rng if augment else None))
         fields["motion"] = motion
         return fields
@@ -224,8 +208,8 @@ class Batches:
         """One random batch."""
         samples = []
         for _ in range(self.size):
-            use_clips = self._clips is not None and self._rng.random() < self.clip_share
-            shards = self._clips if use_clips and self._clips is not None else self.shards
+            real = self._real if self._real is not None and self._rng.random() < self._real_share else None
+            shards = self.shards if real is None else real
             samples.append(self._one(shards, int(self._rng.integers(0, len(shards))), augment=True))
         return self._stack(samples)
 

@@ -77,7 +77,8 @@ class Network:
         self._mean = np.float32(normalisation["mean"])
         self._std = np.float32(normalisation["std"])
         self._scale = np.float32(normalisation["scale"])
-        self.size = next(tuple(i.shape[2:]) for i in self._session.get_inputs() if i.name == "image")
+        sizes = {i.name: tuple(i.shape[2:]) for i in self._session.get_inputs()}
+        self.size, self.motion_size = sizes["image"], sizes.get("motion", sizes["image"])
         self._estimator = MotionEstimator()
 
     def reset(self) -> None:
@@ -87,7 +88,7 @@ class Network:
     def step(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs of the model contract, as far as the model has them, for the next uint8 [H, W, 3] BGR frame."""
         small = cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_AREA)
-        motion = network_features(self._estimator.step(small), self.size)
+        motion = network_features(self._estimator.step(small), self.motion_size)
         rgb = (small[..., ::-1].astype(np.float32) * self._scale - self._mean) / self._std
         feeds = {"image": np.ascontiguousarray(rgb.transpose(2, 0, 1)[None]), "motion": motion[None]}
         feeds = {i.name: feeds[i.name] for i in self._session.get_inputs()}

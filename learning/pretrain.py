@@ -1,10 +1,11 @@
-"""python -m learning.pretrain: train a network from nothing on shards of synthetic samples."""
+"""python -m learning.pretrain: train a network on shards of synthetic samples and frames the engine labelled."""
 
 import argparse
 import copy
 import json
 import math
 import os
+import pickle
 import sys
 import time
 from dataclasses import asdict
@@ -14,12 +15,11 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import cv2
-import numpy as np
 import torch
 from rich.console import Console
 
-from engine.errors import EngineError, UsageError
-from learning.batches import PSEUDO_BACKGROUND, PSEUDO_FOREGROUND, PSEUDO_IGNORED, Batches, Prefetch
+from engine.errors import EngineError, ModelError, UsageError
+from learning.batches import Batches, Prefetch
 from learning.losses import proposal_losses, total
 from learning.networks.compact import Compact, CompactConfig
 from learning.synthesis.shards import Shards
@@ -27,7 +27,7 @@ from learning.validate import Figures, validate
 
 OBJECTIVES = ("proposals",)
 
-_LEARNING_RATE = 1.6e-3
+LEARNING_RATE = 1.6e-3
 _WARM_UP_STEPS = 200
 _EMA_DECAY = 0.999
 _FULL_SIZE_FROM = 0.78
@@ -35,17 +35,42 @@ _FULL_SIZE_FROM = 0.78
 
 _CROP, _FULL = (192, 320), (256, 448)
 _FULL_BATCH = 10
-_SURE_FOREGROUND, _SURE_BACKGROUND = 0.65, 0.2
-_CLIP_SHARE = 0.25
+_LABEL_SHARE = 0.25
+"""Share of frames labelled by the engine in a batch; the rest is synthetic."""
+
+
+def load_matching(network: torch.nn.Module, path: Path) -> list[str]:
+    """Copy the tensors of a model.pt that `network` has under the same name and shape.
+
+    Returns:
+        Names of the tensors of `network` that keep their fresh values.
+
+    Raises:
+        ModelError: no such file, or no tensor fits.
+    """
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)["state"]
+    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ModelError(
+            f"--init {path}: not a model.pt of this program ({' '.join(str(error).split())[:80]})"
+        ) from None
+    own = network.state_dict()
+    fitting = {n: v.to(own[n].dtype) for n, v in stored.items() if n in own and own[n].shape == v.shape}
+    if not fitting:
+        raise ModelError(f"--init {path}: none of its {len(stored)} tensors fits this network")
+    network.load_state_dict(fitting, strict=False)
+    return [name for name in own if name not in fitting]
 
 
 class Trainer:
     """State of one run: network, moving average, optimiser, clock.
 
     Args:
-        shards: folder with train_*, held_* and, for self-training, clip_* shards.
+        shards: folder with train_* and held_* shards.
         minutes: length of the run on the wall clock; the learning rate follows the clock.
-        self_train_from: share of the time after which a frozen teacher labels the clips; 1 = never.
+        labels: folder with label_* shards of real frames (`python -m learning.label`), or None.
+        init: model.pt to start from; tensors of other names or shapes start fresh.
+        rate: peak of the learning rate.
     """
 
     def __init__(
@@ -56,24 +81,27 @@ class Trainer:
         device: str,
         seed: int,
         batch: int,
-        self_train_from: float,
+        labels: Path | None = None,
+        init: Path | None = None,
+        rate: float = LEARNING_RATE,
     ) -> None:
         torch.manual_seed(seed)
         self.device = torch.device(device)
-        self.out, self.seconds, self.seed = out, minutes * 60, seed
+        self.out, self.seconds, self.seed, self.rate = out, minutes * 60, seed, rate
         self.network = Compact(CompactConfig()).to(self.device, memory_format=torch.channels_last)
+        if init is not None:
+            load_matching(self.network, init)
         self.average = copy.deepcopy(self.network).eval()
         decay, plain = [], []
         for parameter in self.network.parameters():
             (decay if parameter.ndim > 1 else plain).append(parameter)
         groups = [{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=_LEARNING_RATE)
+        self.optimiser = torch.optim.AdamW(groups, lr=rate)
         self.step, self.elapsed = 0, 0.0
         self.history: list[dict[str, float]] = []
-        self.self_train_from = self_train_from
-        self.clips = Shards(shards, "clip") if self_train_from < 1 else None
+        self.labels = None if labels is None else Shards(labels, "label")
         self.held = Batches(Shards(shards, "held"), 8, _FULL, seed)
-        self.batches = Batches(Shards(shards), batch, _CROP, seed, self.clips)
+        self.batches = Batches(Shards(shards), batch, _CROP, seed, self.labels, _LABEL_SHARE)
         if (out / "last.pt").exists():
             self._resume()
 
@@ -89,10 +117,9 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.elapsed, self.history = state["step"], state["elapsed_s"], state["history"]
         # Another stream of samples than before the interruption.
-        self.batches = Batches(self.batches.shards, self.batches.size, _CROP, self.seed + self.step, self.clips)
-        if (self.out / "pseudo.npy").exists():
-            self.batches.clip_labels = np.load(self.out / "pseudo.npy")
-            self.batches.clip_share = _CLIP_SHARE
+        self.batches = Batches(
+            self.batches.shards, self.batches.size, _CROP, self.seed + self.step, self.labels, _LABEL_SHARE
+        )
 
     def save(self) -> None:
         """Write last.pt (resumable) and model.pt (averaged weights only), each by an atomic rename."""
@@ -122,7 +149,7 @@ class Trainer:
     def train_step(self, prefetch: Prefetch) -> dict[str, float]:
         """One update; returns the terms of the loss."""
         warm_up = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
-        rate = _LEARNING_RATE * warm_up * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress)))
+        rate = self.rate * warm_up * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress)))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         batch = prefetch.next()
@@ -151,27 +178,6 @@ class Trainer:
         means, values = zip(*(p for p in pairs if p[0].is_floating_point()), strict=True)
         torch._foreach_lerp_(means, values, 1 - decay)
 
-    @torch.no_grad()
-    def label_clips(self) -> int:
-        """Let the averaged network label the clips; frames without a clear object stay ignored. Returns frames kept."""
-        if self.clips is None:
-            return 0
-        labels = []
-        for batch in Batches(self.clips, 8, _FULL, self.seed).once():
-            out = self.average(batch.image.to(self.device), batch.motion.to(self.device))
-            p = 1 - out.background[:, 0].cpu().numpy()
-            label = np.full(p.shape, PSEUDO_IGNORED, np.uint8)
-            label[p < _SURE_BACKGROUND] = PSEUDO_BACKGROUND
-            label[p > _SURE_FOREGROUND] = PSEUDO_FOREGROUND
-            share = (label == PSEUDO_FOREGROUND).mean(axis=(1, 2))
-            unclear = (label == PSEUDO_IGNORED).mean(axis=(1, 2))
-            label[(share < 0.006) | (share > 0.7) | (unclear > 0.25)] = PSEUDO_IGNORED
-            labels.append(label)
-        self.batches.clip_labels = np.concatenate(labels)
-        np.save(self.out / "pseudo.npy", self.batches.clip_labels)
-        self.batches.clip_share = _CLIP_SHARE
-        return int((self.batches.clip_labels != PSEUDO_IGNORED).any(axis=(1, 2)).sum())
-
     def validate(self) -> Figures:
         """Held-out figures of the averaged network, appended to the history."""
         figures = validate(self.average, self.held, self.device)
@@ -193,12 +199,6 @@ def run(trainer: Trainer, console: Console, save_every_s: float, steps: int | No
             trainer.elapsed = begin + time.monotonic() - start
             if trainer.progress > _FULL_SIZE_FROM:
                 trainer.batches.crop, trainer.batches.size = _FULL, _FULL_BATCH
-            if trainer.progress >= trainer.self_train_from and trainer.batches.clip_labels is None:
-                figures = trainer.validate()
-                kept = trainer.label_clips()
-                console.print(f"self-training on {kept} frames, held-out before: {figures}")
-                trainer.save()
-                (trainer.out / "before_self_training.pt").write_bytes((trainer.out / "model.pt").read_bytes())
             if time.monotonic() - said > 20:
                 said = time.monotonic()
                 rate = (trainer.step - first_step) / (said - start)
@@ -228,7 +228,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--save-every", type=float, default=240, help="seconds between checkpoints")
-    parser.add_argument("--self-train-from", type=float, default=1.0, help="share of the time; 1 = no self-training")
+    parser.add_argument("--labels", type=Path, help="folder of shards from python -m learning.label")
+    parser.add_argument("--init", type=Path, help="model.pt to start from")
+    parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="peak of the learning rate")
     args = parser.parse_args(argv)
     try:
         if args.objective not in OBJECTIVES:
@@ -237,7 +239,9 @@ def main(argv: list[str] | None = None) -> int:
             raise UsageError("--device cuda, but torch sees no CUDA device: use --device cpu")
         # Batches are drawn on one thread beside the step; more would take the cores from it.
         cv2.setNumThreads(1)
-        trainer = Trainer(args.data, args.out, args.minutes, args.device, args.seed, args.batch, args.self_train_from)
+        trainer = Trainer(
+            args.data, args.out, args.minutes, args.device, args.seed, args.batch, args.labels, args.init, args.rate
+        )
         run(trainer, Console(), args.save_every)
     except EngineError as error:
         print(error, file=sys.stderr)

@@ -25,7 +25,8 @@ class CompactConfig:
     """Size of the network.
 
     Attributes:
-        stem: channels of each of the two stems at stride 2 (image and motion).
+        stem: channels of the image at stride 2.
+        motion: channels of the motion at stride 4.
         widths: channels at strides 4, 8, 16, 32.
         depths: extra residual blocks at strides 8, 16, 32.
         decoder: channels at strides 16, 8, 4 on the way back.
@@ -34,7 +35,8 @@ class CompactConfig:
         proposals: number of masks.
     """
 
-    stem: int = 12
+    stem: int = 16
+    motion: int = 24
     widths: tuple[int, int, int, int] = (32, 64, 112, 160)
     depths: tuple[int, int, int] = (1, 2, 1)
     decoder: tuple[int, int, int] = (96, 64, 32)
@@ -103,9 +105,10 @@ class Compact(nn.Module):
         self.config = c = config or CompactConfig()
         w4, w8, w16, w32 = c.widths
         d16, d8, d4 = c.decoder
-        self.image_stem = _conv(3, c.stem, 2)
-        self.motion_stem = _conv(5, c.stem, 2)
-        self.down4 = nn.Sequential(_conv(2 * c.stem, w4, 2), _conv(w4, w4))
+        self.image_stem = nn.Sequential(_conv(3, c.stem, 2), _conv(c.stem, w4, 2))
+        # Motion arrives at half the size of the image and joins it at stride 4.
+        self.motion_stem = _conv(5, c.motion, 2)
+        self.join4 = _conv(w4 + c.motion, w4)
         self.down8 = nn.Sequential(_conv(w4, w8, 2), *(_Block(w8) for _ in range(c.depths[0])))
         self.down16 = nn.Sequential(_conv(w8, w16, 2), *(_Block(w16) for _ in range(c.depths[1])))
         self.down32 = nn.Sequential(_conv(w16, w32, 2), *(_Block(w32) for _ in range(c.depths[2])))
@@ -133,9 +136,8 @@ class Compact(nn.Module):
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
 
     def maps(self, image: Tensor, motion: Tensor) -> Maps:
-        """Dense outputs for image [B, 3, H, W] (normalised) and motion [B, 5, H, W], H and W multiples of 32."""
-        x2 = torch.cat([self.image_stem(image), self.motion_stem(motion)], dim=1)
-        x4 = self.down4(x2)
+        """Dense outputs for image [B, 3, H, W] (normalised) and motion [B, 5, H/2, W/2], H and W multiples of 32."""
+        x4 = self.join4(torch.cat([self.image_stem(image), self.motion_stem(motion)], dim=1))
         x8 = self.down8(x4)
         x16 = self.down16(x8)
         x32 = self.down32(x16)

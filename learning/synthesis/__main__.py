@@ -5,7 +5,6 @@ import multiprocessing
 import sys
 from pathlib import Path
 
-import cv2
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,30 +15,10 @@ from rich.progress import (
 )
 
 from engine.errors import EngineError, UsageError
-from learning.synthesis.assets import build_library, open_library
-from learning.synthesis.clips import clip_samples
-from learning.synthesis.generate import make_sample
-from learning.synthesis.shards import write_shard
+from learning.synthesis.assets import build_library
+from learning.synthesis.worker import render_shard
 
 _HELD_OUT_SAMPLES = 384
-
-
-def _render(job: tuple[str, Path, Path, int, int, int]) -> int:
-    prefix, assets, path, seed, start, count = job
-    cv2.setNumThreads(1)
-    library = open_library(assets)
-    held_out = prefix == "held"
-    write_shard(path, count, (make_sample(library, seed, start + i, held_out) for i in range(count)))
-    return count
-
-
-def _watch(job: tuple[list[Path], Path, int]) -> int:
-    videos, path, seed = job
-    cv2.setNumThreads(1)
-    samples = list(clip_samples(videos, seed))
-    if samples:
-        write_shard(path, len(samples), samples)
-    return len(videos)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,7 +35,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--shard-samples", type=int, default=500)
-    parser.add_argument("--clips", action="store_true", help="also store unlabelled frame pairs of clips/")
     parser.add_argument("--limit", type=int, help="pictures per folder, for trials")
     args = parser.parse_args(argv)
     try:
@@ -91,16 +69,8 @@ def _run(args: argparse.Namespace) -> None:
     context = multiprocessing.get_context("spawn")
     with context.Pool(args.workers) as pool, Progress(*columns) as progress:
         task = progress.add_task("rendering", total=sum(job[5] for job in jobs))
-        for done in pool.imap_unordered(_render, jobs):
+        for done in pool.imap_unordered(render_shard, jobs):
             progress.advance(task, done)
-        if args.clips:
-            videos = sorted((args.data / "clips").glob("*/*.mp4"))[: args.limit]
-            groups = [videos[i : i + 60] for i in range(0, len(videos), 60)]
-            todo = [(g, args.out / f"clip_{n:04d}.shard", args.seed + n) for n, g in enumerate(groups)]
-            todo = [job for job in todo if not job[1].exists()]
-            task = progress.add_task("watching clips", total=sum(len(job[0]) for job in todo))
-            for done in pool.imap_unordered(_watch, todo):
-                progress.advance(task, done)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from rich.progress import track
 
+from learning.synthesis.goods import goods_cutout
+from learning.synthesis.meshes import mesh_scenes, pybullet_available
 from learning.synthesis.shapes import Rng, shape_cutout
 
 CANVAS = (288, 504)
@@ -18,7 +20,8 @@ SOURCES = ("people", "coco", "animals")
 
 _CUTOUT_SIDE_PX = 208
 _MIN_INSTANCE_PX = 900
-_SHAPES = 1500
+_SHAPES = 3000
+_MESH_SCENES = 300
 _HELD_OUT_EVERY = 16
 
 
@@ -35,6 +38,9 @@ class Library:
         surfaces: number of leading backgrounds that are plain surfaces (textures).
         pixels, offsets, shapes: cut-outs, uint8 RGBA (BGR order) stored one after another.
         shapes_from: index of the first procedural cut-out.
+        origins: uint8 [C], index into SOURCES of every cut-out, len(SOURCES) for procedural ones.
+        piles: uint8 [P, 288, 504, 3] BGR rendered piles of meshes; P is 0 when they could not be rendered.
+        pile_ids: uint8 [P, 288, 504], their instance ids, 0 = none.
     """
 
     images: np.ndarray
@@ -47,6 +53,9 @@ class Library:
     offsets: np.ndarray
     shapes: np.ndarray
     shapes_from: int
+    origins: np.ndarray
+    piles: np.ndarray
+    pile_ids: np.ndarray
 
     def cutout(self, index: int) -> np.ndarray:
         """Cut-out `index`, uint8 [h, w, 4]."""
@@ -151,6 +160,16 @@ def _clip_frames(path: Path, count: int, rng: Rng) -> list[np.ndarray]:
     return frames
 
 
+def _save_piles(out: Path, rng: Rng, pictures: list[np.ndarray], count: int) -> None:
+    scenes = []
+    if pybullet_available():
+        scenes = mesh_scenes(rng, pictures, count, CANVAS)
+    else:
+        print("pybullet is not installed: the library gets no rendered piles (pip install pybullet)")
+    np.save(out / "piles.npy", np.array([s.image for s in scenes], np.uint8).reshape(-1, *CANVAS, 3))
+    np.save(out / "pile_ids.npy", np.array([s.ids for s in scenes], np.uint8).reshape(-1, *CANVAS))
+
+
 def build_library(data: Path, out: Path, seed: int, limit: int | None = None) -> Library:
     """Prepare every picture under `data` (layout of the shared data folder) into `out`, once.
 
@@ -161,7 +180,7 @@ def build_library(data: Path, out: Path, seed: int, limit: int | None = None) ->
     if (out / "done").exists():
         return open_library(out)
     rng = np.random.default_rng(seed)
-    scenes, sources, cutouts = [], [], []
+    scenes, sources, cutouts, origins = [], [], [], []
     for source, name in enumerate(SOURCES):
         paths = sorted((data / name / "images").glob("*.jpg"))[:limit]
         for path in track(paths, description=f"preparing {name}"):
@@ -172,6 +191,7 @@ def build_library(data: Path, out: Path, seed: int, limit: int | None = None) ->
                 scenes.append(_scene(image, ids, rng))
                 sources.append(source)
             cutouts.extend(_cutouts(image, ids))
+            origins.extend([source] * (len(cutouts) - len(origins)))
     backgrounds = []
     textures = sorted((data / "textures").iterdir())[:limit]
     for path in [*textures, *sorted((data / "photos").iterdir())[:limit]]:
@@ -187,11 +207,14 @@ def build_library(data: Path, out: Path, seed: int, limit: int | None = None) ->
     shapes_from = len(cutouts)
     for _ in range(_SHAPES if limit is None else max(2 * _HELD_OUT_EVERY, limit)):
         picture = backgrounds[int(rng.integers(0, len(backgrounds)))]
-        cutouts.append(shape_cutout(rng, picture))
+        cutouts.append((goods_cutout if rng.random() < 0.5 else shape_cutout)(rng, picture))
+        origins.append(len(SOURCES))
+    _save_piles(out, rng, backgrounds[: 3 * len(textures)], _MESH_SCENES if limit is None else 6)
     np.save(out / "images.npy", np.stack([s[0] for s in scenes]))
     np.save(out / "clean.npy", np.stack([s[1] for s in scenes]))
     np.save(out / "instances.npy", np.stack([s[2] for s in scenes]))
     np.save(out / "sources.npy", np.array(sources, np.uint8))
+    np.save(out / "origins.npy", np.array(origins, np.uint8))
     np.save(out / "backgrounds.npy", np.stack(backgrounds))
     np.save(out / "pixels.npy", np.concatenate([c.reshape(-1) for c in cutouts]))
     np.save(out / "offsets.npy", np.cumsum([0, *(c.size for c in cutouts)])[:-1])
@@ -206,6 +229,6 @@ def open_library(out: Path) -> Library:
     big = {
         n: np.load(out / f"{n}.npy", mmap_mode="r") for n in ("images", "clean", "instances", "backgrounds", "pixels")
     }
-    small = {n: np.load(out / f"{n}.npy") for n in ("sources", "offsets", "shapes")}
+    small = {n: np.load(out / f"{n}.npy") for n in ("sources", "offsets", "shapes", "origins", "piles", "pile_ids")}
     surfaces, shapes_from = (int(v) for v in np.load(out / "counts.npy"))
     return Library(**big, **small, surfaces=surfaces, shapes_from=shapes_from)

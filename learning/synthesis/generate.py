@@ -4,11 +4,13 @@ import numpy as np
 
 from engine.perceive.motion import MotionEstimator
 from learning.synthesis.assets import Library
-from learning.synthesis.compose import draw_composite, draw_pile, draw_still
+from learning.synthesis.compose import draw_composite, draw_still
+from learning.synthesis.light import Light
+from learning.synthesis.piles import draw_pile
 from learning.synthesis.render import Lens, render
 from learning.synthesis.sample import Kind, Origin, Sample
 
-SHARE_COMPOSITE = 0.66
+SHARE_COMPOSITE = 0.62
 SHARE_STILL = 0.14
 """The rest are piles."""
 
@@ -19,7 +21,7 @@ _MIN_VISIBLE_PX = 120
 
 
 def pair_features(previous: np.ndarray, current: np.ndarray) -> np.ndarray:
-    """Motion features float32 [5, 192, 336] of two uint8 [256, 448, 3] BGR frames, by the engine's estimator."""
+    """Motion features float32 [5, 128, 224] of two uint8 [256, 448, 3] BGR frames, by the engine's estimator."""
     estimator = MotionEstimator()
     estimator.step(previous)
     motion = estimator.step(current)
@@ -40,11 +42,11 @@ def make_sample(library: Library, seed: int, index: int, held_out: bool = False)
     static_scene = not (kinds == Kind.MOVING).any() and origin != Origin.COMPOSITE
     pair = not static_scene or rng.random() < _STILL_WITH_MOTION
     previous, current, ids = render(stage, pair)
-    lens = Lens.draw(rng)
-    current = lens.expose(current, rng)
+    lens, light = Lens.draw(rng), Light.draw(rng)
+    current = lens.expose(light.apply(current, previous=False), rng)
     motion = None
     if previous is not None:
-        motion = pair_features(lens.expose(previous, rng), current)
+        motion = pair_features(lens.expose(light.apply(previous, previous=True), rng), current)
     visible = np.bincount(ids.ravel(), minlength=len(kinds))
     kinds = kinds.copy()
     kinds[(visible > 0) & (visible < _MIN_VISIBLE_PX) & (kinds > 0)] = Kind.UNSURE

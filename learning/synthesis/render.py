@@ -12,6 +12,8 @@ from learning.synthesis.shapes import Rng, smooth_noise
 _H, _W = SIZE
 _GRID = np.stack(np.meshgrid(np.arange(_W, dtype=np.float32), np.arange(_H, dtype=np.float32)), axis=-1)
 
+_MOST_TAPS = 9
+
 
 def similarity(centre: tuple[float, float], shift: tuple[float, float], angle: float, scale: float) -> np.ndarray:
     """Rotation by `angle` rad and scaling about `centre`, then a shift in pixels; float64 [3, 3]."""
@@ -45,6 +47,9 @@ class Layer:
             grid over the whole frame.
         shadow: opacity of a soft shadow, 0 for none.
         shadow_shift: offset of the shadow in frame pixels.
+        shadow_shape: float64 [2, 2], linear map from the object to its shadow about the foot: identity for light from
+            behind the camera, skewed and flattened for a shadow cast on the ground.
+        foot: where the object stands, in pixels of the current frame.
     """
 
     rgba: np.ndarray
@@ -54,6 +59,8 @@ class Layer:
     bend: np.ndarray | None = None
     shadow: float = 0.0
     shadow_shift: tuple[float, float] = (0.0, 0.0)
+    shadow_shape: np.ndarray = field(default_factory=lambda: np.eye(2))
+    foot: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass
@@ -66,6 +73,7 @@ class Stage:
         camera: float64 [3, 3], previous frame pixel -> current frame pixel of the background.
         parallax: float32 [256, 448, 2] or None, extra displacement of the background in the previous frame.
         layers: far to near.
+        exposure: part of the frame interval during which the shutter is open; what moves on the sensor is smeared.
     """
 
     canvas: np.ndarray
@@ -73,6 +81,7 @@ class Stage:
     camera: np.ndarray
     parallax: np.ndarray | None = None
     layers: list[Layer] = field(default_factory=list)
+    exposure: float = 0.0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -100,6 +109,36 @@ def _darken(frame, alpha, top, left, strength):  # type: ignore[no-untyped-def]
                     frame[top + i, left + j, c] = np.uint8(frame[top + i, left + j, c] * factor)
 
 
+@numba.njit(cache=True, nogil=True)
+def _accumulate(total, patch):  # type: ignore[no-untyped-def]
+    for i in range(patch.shape[0]):
+        for j in range(patch.shape[1]):
+            a = np.int32(patch[i, j, 3])
+            if a > 0:
+                for c in range(3):
+                    total[i, j, c] += a * np.int32(patch[i, j, c])
+                total[i, j, 3] += a
+
+
+@numba.njit(cache=True, nogil=True)
+def _average(total, taps):  # type: ignore[no-untyped-def]
+    out = np.zeros(total.shape, np.uint8)
+    for i in range(total.shape[0]):
+        for j in range(total.shape[1]):
+            a = total[i, j, 3]
+            if a > 0:
+                for c in range(3):
+                    out[i, j, c] = np.uint8(total[i, j, c] // a)
+                out[i, j, 3] = np.uint8(a // taps)
+    return out
+
+
+def _taps(moment: float, exposure: float, speed_px: float) -> np.ndarray:
+    """Moments, in frame intervals before the current frame, whose mean is one exposure about `moment`."""
+    count = int(np.clip(np.ceil(exposure * speed_px / 1.5), 1, _MOST_TAPS))
+    return moment + (exposure * np.linspace(-0.5, 0.5, count) if count > 1 else np.zeros(1))
+
+
 def _window(corners: np.ndarray, margin: int) -> tuple[int, int, int, int] | None:
     x0, y0 = np.floor(corners.min(axis=0)).astype(int) - margin
     x1, y1 = np.ceil(corners.max(axis=0)).astype(int) + margin + 1
@@ -107,29 +146,74 @@ def _window(corners: np.ndarray, margin: int) -> tuple[int, int, int, int] | Non
     return (x0, y0, x1, y1) if x1 - x0 > 1 and y1 - y0 > 1 else None
 
 
-def _draw(frame: np.ndarray, ids: np.ndarray, layer: Layer, previous: bool) -> None:
-    to_patch = layer.place @ layer.motion if previous else layer.place
-    h, w = layer.rgba.shape[:2]
-    corners = transform(np.linalg.inv(to_patch), np.array([[0, 0], [w, 0], [0, h], [w, h]], np.float32))
-    bend = layer.bend if previous else None
-    margin = 2 if bend is None else 2 + int(np.ceil(np.abs(bend).max()))
-    window = _window(corners, margin)
+def _sources(layer: Layer, grid: np.ndarray, bend: np.ndarray | None, moment: float) -> np.ndarray:
+    """Cut-out points seen at frame points `grid`, `moment` frame intervals before the current frame."""
+    if moment == 0:
+        return transform(layer.place, grid)
+    moved = transform(layer.motion, grid if bend is None else grid + bend)
+    return transform(layer.place, grid + np.float32(moment) * (moved - grid) if moment != 1 else moved)
+
+
+def _draw_shadow(frame: np.ndarray, layer: Layer, corners: np.ndarray, moment: float) -> None:
+    foot = np.array([layer.foot], np.float32)
+    foot = (foot + moment * (transform(np.linalg.inv(layer.motion), foot) - foot))[0]
+    away = np.eye(3)
+    away[:2, :2] = layer.shadow_shape
+    away[:2, 2] = foot - layer.shadow_shape @ foot + layer.shadow_shift
+    window = _window(transform(away, corners), 5)
     if window is None:
         return
     x0, y0, x1, y1 = window
-    grid = _GRID[y0:y1, x0:x1]
-    if bend is not None:
-        grid = grid + cv2.resize(bend, (_W, _H), interpolation=cv2.INTER_LINEAR)[y0:y1, x0:x1]
-    patch = cv2.remap(layer.rgba, transform(to_patch, grid), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    grid = transform(np.linalg.inv(away), _GRID[y0:y1, x0:x1])
+    alpha = np.ascontiguousarray(layer.rgba[..., 3])
+    alpha = cv2.remap(alpha, _sources(layer, grid, None, moment), None, cv2.INTER_LINEAR)
+    _darken(frame, cv2.blur(alpha, (7, 7)), y0, x0, layer.shadow)
+
+
+def _draw(frame: np.ndarray, ids: np.ndarray, layer: Layer, moment: float, exposure: float) -> None:
+    h, w = layer.rgba.shape[:2]
+    corners = transform(np.linalg.inv(layer.place), np.array([[0, 0], [w, 0], [0, h], [w, h]], np.float32))
+    path = transform(np.linalg.inv(layer.motion), corners) - corners
+    moments = _taps(moment, exposure, float(np.hypot(path[:, 0], path[:, 1]).max()))
+    swept = np.concatenate([corners + np.float32(m) * path for m in (moments[0], moments[-1])])
+    bend, margin = None, 2
+    if layer.bend is not None and moments[-1] != 0:
+        margin += int(np.ceil(np.abs(layer.bend).max() * moments[-1]))
     if layer.shadow > 0:
-        dx, dy = (int(v) for v in layer.shadow_shift)
-        sx0, sy0 = min(max(x0 + dx, 0), _W - 1), min(max(y0 + dy, 0), _H - 1)
-        sx1, sy1 = min(x1 + dx, _W), min(y1 + dy, _H)
-        if sx1 - sx0 > 1 and sy1 - sy0 > 1:
-            alpha = cv2.blur(patch[..., 3], (9, 9))
-            alpha = alpha[sy0 - y0 - dy : sy1 - y0 - dy, sx0 - x0 - dx : sx1 - x0 - dx]
-            _darken(frame, np.ascontiguousarray(alpha), sy0, sx0, layer.shadow)
+        _draw_shadow(frame, layer, corners + np.float32(moment) * path, moment)
+    window = _window(swept, margin)
+    if window is None:
+        return
+    x0, y0, x1, y1 = window
+    if layer.bend is not None and moments[-1] != 0:
+        bend = cv2.resize(layer.bend, (_W, _H), interpolation=cv2.INTER_LINEAR)[y0:y1, x0:x1]
+    total = np.zeros((y1 - y0, x1 - x0, 4), np.int32) if len(moments) > 1 else None
+    for at in moments:
+        points = _sources(layer, _GRID[y0:y1, x0:x1], bend, float(at))
+        patch = cv2.remap(layer.rgba, points, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        if total is not None:
+            _accumulate(total, patch)
+    if total is not None:
+        patch = _average(total, len(moments))
     _blend(frame, ids, patch, y0, x0, layer.label, True)
+
+
+def _draw_background(stage: Stage, moment: float) -> np.ndarray:
+    shift = transform(stage.camera, _GRID) - _GRID
+    speed = float(np.hypot(shift[..., 0], shift[..., 1]).max()) if stage.exposure > 0 else 0.0
+    if stage.parallax is not None:
+        shift += stage.parallax
+    moments = _taps(moment, stage.exposure, speed)
+    frames = []
+    for at in moments:
+        grid = transform(stage.view, _GRID + np.float32(at) * shift if at != 0 else _GRID)
+        frames.append(cv2.remap(stage.canvas, grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101))
+    if len(frames) == 1:
+        return frames[0]
+    total = np.zeros(frames[0].shape, np.float32)
+    for frame in frames:
+        cv2.accumulate(frame, total)
+    return (total / np.float32(len(frames))).astype(np.uint8)
 
 
 def render(stage: Stage, pair: bool) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
@@ -143,14 +227,10 @@ def render(stage: Stage, pair: bool) -> tuple[np.ndarray | None, np.ndarray, np.
     frames = []
     ids = np.zeros(SIZE, np.uint8)
     unused = np.zeros(SIZE, np.uint8)
-    for previous in (True, False) if pair else (False,):
-        grid = transform(stage.view @ stage.camera, _GRID) if previous else transform(stage.view, _GRID)
-        if previous and stage.parallax is not None:
-            # Parallax is given in frame pixels; the view scales it to the canvas.
-            grid += stage.parallax * np.float32(np.sqrt(abs(np.linalg.det(stage.view[:2, :2]))))
-        frame = cv2.remap(stage.canvas, grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    for moment in (1.0, 0.0) if pair else (0.0,):
+        frame = _draw_background(stage, moment)
         for layer in stage.layers:
-            _draw(frame, unused if previous else ids, layer, previous)
+            _draw(frame, unused if moment else ids, layer, moment, stage.exposure)
         frames.append(frame)
     return (frames[0] if pair else None), frames[-1], ids
 

@@ -44,7 +44,8 @@ def surface(rng: Rng, size: tuple[int, int], picture: np.ndarray | None) -> np.n
     return np.clip(out, 0, 255).astype(np.uint8)
 
 
-def _radial(rng: Rng, lobes: int) -> np.ndarray:
+def radial(rng: Rng, lobes: int) -> np.ndarray:
+    """Random closed outline about the origin, float64 [72, 2]; more lobes make it more ragged."""
     angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     radius = np.ones_like(angle)
     for k in range(1, lobes + 1):
@@ -60,18 +61,20 @@ def _rectangle(rng: Rng) -> np.ndarray:
     return np.array([[-1, -aspect], [1, -aspect], [1, aspect], [-1, aspect]]) + jitter
 
 
-def _fit(points: np.ndarray) -> np.ndarray:
+def fit(points: np.ndarray) -> np.ndarray:
+    """Points [..., 2] scaled to fill the shape canvas, float32."""
     low, high = points.min(axis=0), points.max(axis=0)
     scale = (SIDE_PX - 12) / (high - low).max()
     return ((points - (low + high) / 2) * scale + SIDE_PX / 2).astype(np.float32)
 
 
-def _fill(mask: np.ndarray, points: np.ndarray, value: int = 255) -> None:
+def fill(mask: np.ndarray, points: np.ndarray, value: int = 255) -> None:
+    """Fill a polygon [n, 2] in pixels with smooth edges, in place."""
     cv2.fillPoly(mask, [np.round(points * 16).astype(np.int32)], value, cv2.LINE_AA, 4)
 
 
-def _box(rng: Rng, picture: np.ndarray | None) -> np.ndarray:
-    """Three visible faces of a carton, each with its own shade."""
+def shaded_box(rng: Rng, texture: np.ndarray) -> np.ndarray:
+    """Three visible faces of a box covered with `texture`, each with its own shade; uint8 [SIDE_PX, SIDE_PX, 4]."""
     right = np.array([rng.uniform(0.5, 1.2), rng.uniform(0.1, 0.5)])
     left = np.array([-rng.uniform(0.5, 1.2), rng.uniform(0.1, 0.5)])
     down = np.array([0.0, rng.uniform(0.4, 1.3)])
@@ -81,13 +84,16 @@ def _box(rng: Rng, picture: np.ndarray | None) -> np.ndarray:
         [left, left + right, left + right + down, left + down],
         [right, right + left, right + left + down, right + down],
     ]
-    points = _fit(np.array(faces).reshape(-1, 2)).reshape(3, 4, 2)
-    colour = surface(rng, (SIDE_PX, SIDE_PX), picture).astype(np.float32)
+    points = fit(np.array(faces).reshape(-1, 2)).reshape(3, 4, 2)
+    colour = np.zeros((SIDE_PX, SIDE_PX, 3), np.float32)
+    square = np.array([[0, 0], [SIDE_PX, 0], [SIDE_PX, SIDE_PX], [0, SIDE_PX]], np.float32)
     alpha = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
     for face, shade in zip(points, rng.permutation([1.0, rng.uniform(0.7, 0.95), rng.uniform(0.45, 0.8)]), strict=True):
         inside = np.zeros_like(alpha)
-        _fill(inside, face)
-        colour[inside > 0] *= shade
+        fill(inside, face)
+        warp = cv2.getPerspectiveTransform(square, face.astype(np.float32))
+        side = cv2.warpPerspective(texture, warp, (SIDE_PX, SIDE_PX), borderMode=cv2.BORDER_REPLICATE)
+        colour[inside > 0] = side[inside > 0] * shade
         alpha = np.maximum(alpha, inside)
     return np.dstack([np.clip(colour, 0, 255).astype(np.uint8), alpha])
 
@@ -96,33 +102,33 @@ def shape_cutout(rng: Rng, picture: np.ndarray | None) -> np.ndarray:
     """One procedural object, uint8 [SIDE_PX, SIDE_PX, 4] BGR and alpha."""
     kind = rng.random()
     if kind < 0.16:
-        return _box(rng, picture)
+        return shaded_box(rng, surface(rng, (SIDE_PX, SIDE_PX), picture))
     alpha = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
     colour = surface(rng, alpha.shape, picture)
     if kind < 0.45:
-        _fill(alpha, _fit(_radial(rng, int(rng.integers(1, 7)))))
+        fill(alpha, fit(radial(rng, int(rng.integers(1, 7)))))
     elif kind < 0.66:
-        _fill(alpha, _fit(_rectangle(rng)))
+        fill(alpha, fit(_rectangle(rng)))
     elif kind < 0.78:
         # Several parts with different surfaces are one object: colour alone must not decide.
         for _ in range(int(rng.integers(2, 5))):
             part = np.zeros_like(alpha)
             centre = rng.uniform(0.35, 0.65, 2) * SIDE_PX
-            outline = _radial(rng, 3) if rng.random() < 0.5 else _rectangle(rng)
-            _fill(part, (outline * rng.uniform(18, 45) + centre).astype(np.float32))
+            outline = radial(rng, 3) if rng.random() < 0.5 else _rectangle(rng)
+            fill(part, (outline * rng.uniform(18, 45) + centre).astype(np.float32))
             colour[part > 0] = surface(rng, alpha.shape, picture)[part > 0]
             alpha = np.maximum(alpha, part)
     elif kind < 0.88:
-        outline = _radial(rng, 2)
-        outer = _fit(outline)
-        _fill(alpha, outer)
+        outline = radial(rng, 2)
+        outer = fit(outline)
+        fill(alpha, outer)
         inner = (outer - SIDE_PX / 2) * rng.uniform(0.3, 0.8) + SIDE_PX / 2
         rim = np.zeros_like(alpha)
-        _fill(rim, inner.astype(np.float32))
+        fill(rim, inner.astype(np.float32))
         colour[rim > 0] = (colour[rim > 0] * rng.uniform(0.4, 0.9)).astype(np.uint8)
     else:
         # Cloth: a ragged outline with soft folds.
-        _fill(alpha, _fit(_radial(rng, 10)))
+        fill(alpha, fit(radial(rng, 10)))
         folds = 1 + rng.uniform(0.1, 0.35) * smooth_noise(rng, alpha.shape, int(rng.integers(4, 10)))[..., None]
         colour = np.clip(colour * folds, 0, 255).astype(np.uint8)
     if rng.random() < 0.5:

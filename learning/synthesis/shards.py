@@ -8,7 +8,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from engine.errors import StoreError
-from engine.perceive.motion import FEATURE_CHANNELS, FLOW_SIZE
+from engine.perceive.motion import FEATURE_CHANNELS, FEATURE_SIZE
 from learning.synthesis.sample import LABEL_STRIDE, MAX_INSTANCES, SIZE, Origin, Sample
 
 MOTION_STEP = np.array([1 / 28, 1 / 28, 1 / 14, 1 / 14, 1 / 31], np.float32)
@@ -16,7 +16,7 @@ MOTION_STEP = np.array([1 / 28, 1 / 28, 1 / 14, 1 / 14, 1 / 31], np.float32)
 
 _FIELDS = {
     "image": ((*SIZE, 3), np.uint8),
-    "motion": ((FEATURE_CHANNELS, *FLOW_SIZE), np.int8),
+    "motion": ((FEATURE_CHANNELS, *FEATURE_SIZE), np.int8),
     "ids": ((SIZE[0] // LABEL_STRIDE, SIZE[1] // LABEL_STRIDE), np.uint8),
     "kinds": ((MAX_INSTANCES,), np.uint8),
     "origin": ((), np.uint8),
@@ -70,7 +70,7 @@ class Shards:
         return np.concatenate([s["origin"] for s in self._shards])
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray, Origin]:
-        """Image uint8 [256, 448, 3] RGB, motion float32 [5, 192, 336] or None, ids uint8 [128, 224], kinds, origin."""
+        """Image uint8 [256, 448, 3] RGB, motion float32 [5, 128, 224] or None, ids uint8 [128, 224], kinds, origin."""
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
         row = index - int(self._starts[shard])
         fields = self._shards[shard]

@@ -71,7 +71,7 @@ def test_batches_keep_image_motion_and_labels_aligned(shard_folder: Path) -> Non
     shards = Shards(shard_folder)
     batch = next(iter(Batches(shards, 8, (256, 448), 0).once()))
     assert batch.image.shape == (8, 3, 256, 448)
-    assert batch.motion.shape == (8, 5, 256, 448)
+    assert batch.motion.shape == (8, 5, 128, 224)
     for row in range(8):
         image, motion, ids, _, _ = shards[row]
         restored = batch.image[row].permute(1, 2, 0).numpy() * STD + MEAN
@@ -81,11 +81,18 @@ def test_batches_keep_image_motion_and_labels_aligned(shard_folder: Path) -> Non
         np.testing.assert_array_equal(batch.ids[row].numpy()[known], ids[::2, ::2][known])
 
 
-def test_pseudo_labels_replace_the_labels_of_clips(shard_folder: Path) -> None:
-    shards = Shards(shard_folder)
-    batches = Batches(shards, 6, (192, 320), 0, clips=Shards(shard_folder, "held"))
-    batches.clip_share = 1.0
-    batches.clip_labels = np.full((8, 64, 112), 1, np.uint8)
-    batch = batches.draw()
-    assert bool((batch.binary == 1).all())
-    assert bool((batch.binary_weight == 1).all())
+def test_real_frames_join_in_their_share(shard_folder: Path) -> None:
+    synthetic, real = Shards(shard_folder), Shards(shard_folder, "held")
+    drawn: list[Shards] = []
+
+    class Recorded(Batches):
+        def _one(self, shards: Shards, index: int, augment: bool) -> dict[str, np.ndarray]:
+            drawn.append(shards)
+            return super()._one(shards, index, augment)
+
+    batches = Recorded(synthetic, 50, (192, 320), 0, real, real_share=0.3)
+    batches.draw()
+    assert 5 <= sum(shards is real for shards in drawn) <= 25
+    drawn.clear()
+    Recorded(synthetic, 8, (192, 320), 0).draw()
+    assert all(shards is synthetic for shards in drawn)

@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch")
 
 from rich.console import Console  # noqa: E402
 
+from engine.errors import ModelError  # noqa: E402
 from learning import pretrain  # noqa: E402
 from learning.batches import Batch, Batches  # noqa: E402
 from learning.pretrain import Trainer, run  # noqa: E402
@@ -22,7 +23,7 @@ def two_threads() -> None:
 @pytest.mark.usefixtures("two_threads")
 def test_a_short_run_lowers_the_loss_and_resumes_where_it_stopped(shard_folder: Path, tmp_path: Path) -> None:
     def trainer() -> Trainer:
-        return Trainer(shard_folder, tmp_path, minutes=60, device="cpu", seed=0, batch=4, self_train_from=1.0)
+        return Trainer(shard_folder, tmp_path, minutes=60, device="cpu", seed=0, batch=4)
 
     class Fixed:
         """The same batch again and again: then the loss has to fall."""
@@ -50,19 +51,21 @@ def test_a_short_run_lowers_the_loss_and_resumes_where_it_stopped(shard_folder: 
     assert {p.name for p in tmp_path.iterdir()} >= {"last.pt", "model.pt", "history.json"}
 
 
-@pytest.mark.usefixtures("two_threads")
-def test_the_teacher_labels_what_it_is_sure_of(shard_folder: Path, tmp_path: Path) -> None:
-    clips = shard_folder / "clip_0000.shard"
-    clips.symlink_to(shard_folder / "held_0000.shard")
-    try:
-        trainer = Trainer(shard_folder, tmp_path, 60, "cpu", 0, 2, self_train_from=0.5)
-        with torch.no_grad():
-            trainer.average.foreground.bias.fill_(0.0)
-            trainer.average.foreground.weight.zero_()
-        # Probability one half everywhere: sure of nothing, so nothing is kept.
-        assert trainer.label_clips() == 0
-    finally:
-        clips.unlink()
+def test_a_network_starts_from_what_fits_of_another(shard_folder: Path, tmp_path: Path) -> None:
+    trainer = Trainer(shard_folder, tmp_path / "a", minutes=60, device="cpu", seed=0, batch=2)
+    (tmp_path / "a").mkdir()
+    trainer.save()
+    model = torch.load(tmp_path / "a" / "model.pt", weights_only=True)
+    model["state"]["heat.weight"] = torch.zeros(2, 3)
+    del model["state"]["heat.bias"]
+    torch.save(model, tmp_path / "other.pt")
+    fresh = pretrain.Compact(pretrain.CompactConfig())
+    assert sorted(pretrain.load_matching(fresh, tmp_path / "other.pt")) == ["heat.bias", "heat.weight"]
+    torch.testing.assert_close(fresh.context[0].weight, trainer.network.context[0].weight.cpu(), atol=1e-3, rtol=1e-3)
+    torch.save({"state": {"x": torch.zeros(1)}}, tmp_path / "stranger.pt")
+    for path in (tmp_path / "stranger.pt", tmp_path / "missing.pt", Path(__file__)):
+        with pytest.raises(ModelError, match="--init"):
+            pretrain.load_matching(fresh, path)
 
 
 def test_unknown_objective_is_exit_code_2_with_the_allowed_names(
