@@ -50,16 +50,15 @@ def tiles(sequence: Sequence, scores: list[FrameScore], recorder: Recorder, movi
         image = sequence.image(score.index)
         # The output that J judges in colour; ids called background stay visible as a thin line only.
         foreground = [item for item in objects if item.foreground > FOREGROUND_LEVEL]
-        others = np.where(np.isin(labels, [item.label for item in foreground]), 0, labels)
-        picture = draw_overlay(image, labels, foreground, scale=1.0)
+        picture = draw_overlay(image, labels, foreground, scale=_TILE_PX / image.shape[1])
+        size = (picture.shape[1], picture.shape[0])
+        shown = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
         for item in objects:
-            lines, _ = cv2.findContours(
-                (others == item.label).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-            )
-            cv2.drawContours(picture, lines, -1, (160, 160, 160), 1)
-        picture = outlined(picture, merged)
-        height = round(_TILE_PX * picture.shape[0] / picture.shape[1])
-        picture = cv2.resize(picture, (_TILE_PX, height), interpolation=cv2.INTER_AREA)
+            if item not in foreground:
+                inside = (shown == item.label).astype(np.uint8)
+                lines, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+                cv2.drawContours(picture, lines, -1, (160, 160, 160), 1)
+        picture = outlined(picture, cv2.resize(merged.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST))
         out.append(Tile(sequence.name, score, _captioned(picture, caption(sequence.name, score))))
     return out
 

@@ -155,7 +155,7 @@ class Recorder:
         """Keep a final scene."""
         if scene.kind == "final":
             labels = zlib.compress(scene.labels.tobytes(), 1)
-            self._kept[scene.frame_index] = _Kept(labels, scene.labels.shape, scene.objects)  # type: ignore[arg-type]
+            self._kept[scene.frame_index] = _Kept(labels, scene.labels.shape, scene.objects)
 
     def figures(self) -> dict[str, Any]:
         """Nothing: this judge has no opinion."""

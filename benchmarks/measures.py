@@ -116,7 +116,7 @@ class SequenceScore:
         """
         if valid is not None:
             truth, foreground, ids = truth & valid, foreground & valid, np.where(valid, ids, 0)
-        hit, n_truth, n_output = (np.count_nonzero(m) for m in (truth & foreground, truth, foreground))
+        hit, n_truth, n_output = (int(np.count_nonzero(m)) for m in (truth & foreground, truth, foreground))
         overlaps = {int(v): iou(truth, ids == v) for v in np.unique(ids) if v}
         for value, overlap in overlaps.items():
             self._by_id[value] += overlap
@@ -200,10 +200,10 @@ class InstanceScore:
 
 def pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Overlap of every mask of bool [M, H, W] with every mask of bool [N, H, W]: float64 [M, N]."""
-    # float32 sums of zeros and ones are exact below 2**24 pixels.
-    flat_a, flat_b = (m.reshape(len(m), -1).astype(np.float32) for m in (a, b))
     if not len(a) or not len(b):
         return np.zeros((len(a), len(b)))
+    # float32 sums of zeros and ones are exact below 2**24 pixels.
+    flat_a, flat_b = (m.reshape(len(m), -1).astype(np.float32) for m in (a, b))
     shared = (flat_a @ flat_b.T).astype(np.float64)
     union = flat_a.sum(axis=1)[:, None] + flat_b.sum(axis=1)[None] - shared
     return np.where(union > 0, shared / np.maximum(union, 1.0), 1.0)

@@ -197,7 +197,7 @@ def show(content: dict[str, Any], console: Console) -> None:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left")
+        table.add_column(column, justify="right" if index else "left", no_wrap=index == 0)
     return table
 
 
@@ -219,9 +219,9 @@ def _multi(content: dict[str, Any], model: str) -> Table:
     names = ("best_candidate", "best_mask", "best_id")
     table = _table(f"multi: best IoU per instance, {model}", "sequence", "instance", "frames", *names)
     for name, row in content["multi"].items():
-        for item in row["instances"]:
+        for number, item in enumerate(row["instances"], start=1):
             figures = (f"{item[key]:.3f}" for key in names)
-            table.add_row(name, str(item["instance"]), str(item["frames"]), *figures)
+            table.add_row(name, str(number), str(item["frames"]), *figures)
         table.add_row(name, "mean", str(row["frames"]), *(f"{row[key]:.3f}" for key in names))
     return table
 
@@ -241,7 +241,7 @@ def _stills(content: dict[str, Any], model: str) -> Table:
     for name, row in content["stills"].items():
         shown = f"{name} (trained on)" if row["trained_on"] else name
         for kind in ("network", "candidates", "published"):
-            figures = (f"{row[kind][key]:.3f}" for key in names)
+            figures = ("unknown" if row[kind][key] is None else f"{row[kind][key]:.3f}" for key in names)
             table.add_row(shown, str(row["images"]), str(row["instances"]), kind, *figures)
     return table
 
@@ -288,7 +288,7 @@ def _parser() -> argparse.ArgumentParser:
         "--overlays",
         type=Path,
         metavar="DIR",
-        help="a video per sequence and a picture per photograph\nwith the final masks (photographs: and the annotation)",
+        help="a video per sequence, a picture per photograph,\nwith the final masks (photographs: and the annotation)",
     )
     parser.add_argument("--contact-sheet", type=Path, metavar="FILE.jpg", help="the worst frames and what causes them")
     parser.add_argument("--ablations", action="store_true", help="davis again with one part of the engine taken away")

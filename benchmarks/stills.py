@@ -173,6 +173,9 @@ def score_stills(
     Raises:
         SourceError: another layout, or an image that cannot be read.
         StoreError: an overlay cannot be written.
+
+    Returns:
+        counts, and per kind of masks the figures of `AveragePrecision`; None where nothing is annotated.
     """
     judges: dict[str, AveragePrecision] = {}
     pairs = still_paths(folder, limit)
@@ -190,8 +193,12 @@ def score_stills(
             picture = outlined(draw_overlay(image, scene.labels, scene.objects, scale=1.0), truth)
             if not cv2.imwrite(str(overlays / f"{path.stem}.jpg"), picture):
                 raise StoreError(f"{overlays / path.stem}.jpg: cannot be written")
-    figures = {name: {k: round(v, 4) for k, v in judge.figures().items()} for name, judge in judges.items()}
-    return {"images": len(pairs), **counts, **figures}
+    return {"images": len(pairs), **counts, **{name: _known(judge.figures()) for name, judge in judges.items()}}
+
+
+def _known(figures: dict[str, float]) -> dict[str, float | None]:
+    """Rounded; None instead of nan, which JSON does not have."""
+    return {name: None if np.isnan(value) else round(value, 4) for name, value in figures.items()}
 
 
 def outlined(picture: np.ndarray, truth: np.ndarray) -> np.ndarray:
