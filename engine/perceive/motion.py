@@ -10,15 +10,19 @@ import numba
 import numpy as np
 
 FLOW_SIZE = (192, 336)
-"""Height, width of the flow grid: 0.75 x the model input, the best ratio of separation to time measured."""
+"""Height, width flow is estimated at: 0.75 x the model input, the best ratio of separation to time measured."""
+
+FEATURE_SIZE = (128, 224)
+"""Height, width flow and features are given at: half the model input, no coarser than DIS itself resolves them."""
 
 FEATURE_CHANNELS = 5
 MOTION_DEFINITION = (
-    "dis-medium-192x336-v2+quadratic-irls:compress(residual),compress(camera),difference/32;compress(v)=v/sqrt(1+|v|)"
+    "dis-medium-192x336-g12-v2@128x224+quadratic-irls:compress(residual),compress(camera),difference/32;"
+    "compress(v)=v/sqrt(1+|v|)"
 )
 """Identifies these features in a model's metadata; any change of the code below must change it."""
 
-_FIT_STRIDE_PX = 6
+_FIT_STRIDE = 4
 _FIT_ITERATIONS = 6
 _DIFFERENCE_SCALE = 32.0
 _DIFFERENCE_LIMIT = 4.0
@@ -26,10 +30,10 @@ _DIFFERENCE_LIMIT = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """Motion of one frame against the previous one, on the flow grid.
+    """Motion of one frame against the previous one, at FEATURE_SIZE; lengths are pixels of FLOW_SIZE.
 
     Attributes:
-        flow: float32 [h, w, 2], backward flow (dx, dy) in flow-grid pixels: content of x was at x + flow(x).
+        flow: float32 [h, w, 2], backward flow (dx, dy): where the content of each pixel was, relative to it.
         residual: float32 [h, w, 2], flow minus the camera model.
         features: float32 [5, h, w]: residual, camera flow (both compressed as
             v / sqrt(1 + |v|)) and the camera-compensated gray difference.
@@ -64,8 +68,8 @@ def fit_camera_motion(flow: np.ndarray) -> np.ndarray:
         float64 [6, 2]: coefficients of 1, x, y, x^2, xy, y^2 with x, y in [-1, 1].
     """
     h, w = flow.shape[:2]
-    basis = _BASIS.setdefault((h, w), _quadratic_basis(h, w, _FIT_STRIDE_PX))
-    target = flow[::_FIT_STRIDE_PX, ::_FIT_STRIDE_PX].reshape(-1, 2).astype(np.float64)
+    basis = _BASIS.setdefault((h, w), _quadratic_basis(h, w, _FIT_STRIDE))
+    target = flow[::_FIT_STRIDE, ::_FIT_STRIDE].reshape(-1, 2).astype(np.float64)
     coefficients: np.ndarray = _reweighted_fit(basis, target)
     return coefficients
 
@@ -107,6 +111,7 @@ def _features(flow, coefficients, current, previous, residual, out):  # type: ig
     step_y = np.float32(2.0 / h)
     scale = np.float32(1.0 / _DIFFERENCE_SCALE)
     limit = np.float32(_DIFFERENCE_LIMIT)
+    reach = np.float32(w / FLOW_SIZE[1])
     one = np.float32(1)
     for i in range(h):
         y = np.float32(i) * step_y - one
@@ -118,8 +123,8 @@ def _features(flow, coefficients, current, previous, residual, out):  # type: ig
             ry = flow[i, j, 1] - cy
             residual[i, j, 0] = rx
             residual[i, j, 1] = ry
-            px = min(max(np.float32(j) + cx, np.float32(0)), np.float32(w - 1.001))
-            py = min(max(np.float32(i) + cy, np.float32(0)), np.float32(h - 1.001))
+            px = min(max(np.float32(j) + cx * reach, np.float32(0)), np.float32(w - 1.001))
+            py = min(max(np.float32(i) + cy * reach, np.float32(0)), np.float32(h - 1.001))
             x0 = int(px)
             y0 = int(py)
             fx = px - np.float32(x0)
@@ -134,19 +139,15 @@ def _features(flow, coefficients, current, previous, residual, out):  # type: ig
             out[4, i, j] = min(max(difference, -limit), limit)
 
 
-def flow_gray(image: np.ndarray) -> np.ndarray:
-    """Gray image uint8 on the flow grid of a uint8 [H, W, 3] BGR image."""
-    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    return cv2.resize(gray, FLOW_SIZE[::-1], interpolation=cv2.INTER_AREA)
-
-
 class MotionEstimator:
     """Backward optical flow (OpenCV DIS) and motion features; holds the previous gray frame."""
 
     def __init__(self) -> None:
         self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._dis.setVariationalRefinementIterations(2)
-        self._previous: np.ndarray | None = None
+        # Half the preset's steps converge as well, consecutive frames being close.
+        self._dis.setGradientDescentIterations(12)
+        self._previous: tuple[np.ndarray, np.ndarray] | None = None
 
     def reset(self) -> None:
         """Forget the previous frame: the next step has no motion."""
@@ -157,23 +158,29 @@ class MotionEstimator:
 
         Returns None in the first frame after a reset.
         """
-        current = flow_gray(image)
-        previous, self._previous = self._previous, current
-        if previous is None:
+        gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        current = cv2.resize(gray, FLOW_SIZE[::-1], interpolation=cv2.INTER_LINEAR)
+        small = cv2.resize(gray, FEATURE_SIZE[::-1], interpolation=cv2.INTER_AREA)
+        before, self._previous = self._previous, (current, small)
+        if before is None:
             return None
-        flow = self._dis.calc(current, previous, None)
+        flow = self._dis.calc(current, before[0], None)
+        flow = cv2.resize(flow, FEATURE_SIZE[::-1], interpolation=cv2.INTER_LINEAR)
         coefficients = fit_camera_motion(flow).astype(np.float32)
         residual = np.empty_like(flow)
-        features = np.empty((FEATURE_CHANNELS, *FLOW_SIZE), np.float32)
-        _features(flow, coefficients, current.astype(np.float32), previous.astype(np.float32), residual, features)
+        features = np.empty((FEATURE_CHANNELS, *FEATURE_SIZE), np.float32)
+        _features(flow, coefficients, small, before[1], residual, features)
         mean_difference = float(np.abs(features[4]).mean()) * _DIFFERENCE_SCALE
         return Motion(flow, residual, features, mean_difference)
 
 
 def network_features(motion: Motion | None, size: tuple[int, int]) -> np.ndarray:
     """Motion input of the network, float32 [5, h, w] at `size` = (h, w); zeros when there is no motion."""
-    out = np.zeros((FEATURE_CHANNELS, *size), np.float32)
-    if motion is not None:
-        for channel in range(FEATURE_CHANNELS):
-            cv2.resize(motion.features[channel], size[::-1], dst=out[channel], interpolation=cv2.INTER_LINEAR)
+    if motion is None:
+        return np.zeros((FEATURE_CHANNELS, *size), np.float32)
+    if motion.features.shape[1:] == size:
+        return motion.features
+    out = np.empty((FEATURE_CHANNELS, *size), np.float32)
+    for channel in range(FEATURE_CHANNELS):
+        cv2.resize(motion.features[channel], size[::-1], dst=out[channel], interpolation=cv2.INTER_LINEAR)
     return out

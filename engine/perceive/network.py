@@ -63,7 +63,8 @@ class Network:
         threads: threads onnxruntime may use.
 
     Attributes:
-        size: (h, w) of the input; grid: (h, w) of the outputs, the working grid.
+        size: (h, w) of the image input; grid: (h, w) of the outputs, the working grid.
+        motion_size: (h, w) of the motion input.
         name, hash, generation: identify the model on the wire.
 
     Raises:
@@ -108,8 +109,12 @@ class Network:
             raise ModelError(f"model {path}: input 'image' must be [1, 3, h, w] with fixed h, w; inputs are {inputs}")
         self.size = (int(shape[2]), int(shape[3]))
         self.uses_motion = "motion" in inputs
+        self.motion_size = self.size
         if self.uses_motion:
-            channels = inputs["motion"][1]
+            channels, *motion_size = inputs["motion"][1:]
+            if len(motion_size) != 2 or not all(isinstance(n, int) for n in motion_size):
+                raise ModelError(f"model {path}: input 'motion' must be [1, 5, h, w] with fixed h, w; it is {inputs}")
+            self.motion_size = (int(motion_size[0]), int(motion_size[1]))
             definition = metadata.get("motion", "not stated")
             if channels != FEATURE_CHANNELS or definition != MOTION_DEFINITION:
                 raise ModelError(
@@ -170,14 +175,14 @@ class Network:
 
         Args:
             small: uint8 [h, w, 3] BGR at `size`.
-            features: float32 [5, h, w] motion features, ignored by models without motion.
+            features: float32 [5, *motion_size] motion features, ignored by models without motion.
         """
         np.multiply(small[:, :, ::-1].transpose(2, 0, 1), self._gain, out=self._image[0])
         self._image[0] += self._offset
         feed = {"image": self._image}
         if self.uses_motion:
             if features is None:
-                features = np.zeros((FEATURE_CHANNELS, *self.size), np.float32)
+                features = np.zeros((FEATURE_CHANNELS, *self.motion_size), np.float32)
             feed["motion"] = features[None]
         values = dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
         for name, value in values.items():

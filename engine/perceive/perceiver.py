@@ -41,7 +41,7 @@ class Perceiver:
         motion = self._motion.step(small)
         if motion is not None and motion.mean_difference > self._config.cut_difference:
             motion = None
-        features = network_features(motion, self._network.size) if self._network.uses_motion else None
+        features = network_features(motion, self._network.motion_size) if self._network.uses_motion else None
         after_motion = time.perf_counter()
         output = self._network.run(small, features)
         h, w = self._network.grid

@@ -117,13 +117,17 @@ def _keep(masks, order, min_area_px, duplicate_iou, limit):  # type: ignore[no-u
 def propose(percepts: Percepts, config: ProposeConfig) -> Percepts:
     """Percepts with the candidates the selection sees, best score first.
 
-    Adds the foreground map's components, drops specks (below `min_area`) and duplicates (intersection
-    over union above `duplicate_iou`), keeps at most `proposals`.
+    Adds the foreground map's components where motion speaks in it: from appearance alone it merges what
+    lies together, and on held-out piles the network's masks find more without them (F1 0.54 against 0.48).
+    Drops specks (below `min_area`) and duplicates (intersection over union above `duplicate_iou`), keeps
+    at most `proposals`.
     """
     start = time.perf_counter()
     h, w = percepts.background.shape
     min_area_px = max(1, round(config.min_area * h * w))
-    extra, extra_scores = foreground_components(percepts.background, config.foreground_thresholds, min_area_px)
+    from_appearance = percepts.flow is None and len(percepts.masks) > 0
+    thresholds = () if from_appearance else config.foreground_thresholds
+    extra, extra_scores = foreground_components(percepts.background, thresholds, min_area_px)
     extra_scores = confirmed_scores(extra_scores, extra > 0, percepts.masks, percepts.scores)
     logits = np.concatenate([percepts.logits, extra])
     scores = np.concatenate([percepts.scores, extra_scores])

@@ -1,5 +1,7 @@
 """Candidates: components at several levels, no specks, no duplicates, best first."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -75,3 +77,14 @@ def test_a_blob_no_instance_proposal_agrees_with_loses_most_of_its_score() -> No
     assert [*kept, *half, *lost] == pytest.approx([0.9, 0.9 * 0.65, 0.9 * 0.3])
     # A model without instance masks cannot confirm anything, and nothing is held against its blobs.
     assert confirmed_scores(sure, blob[None], np.empty((0, *GRID), bool), np.empty(0, np.float32)) == sure
+
+
+def test_without_motion_the_foreground_map_adds_no_blobs_to_the_masks() -> None:
+    background = np.full(GRID, 0.95)
+    background[disc(20, 30, 8)] = 0.1
+    alone = percepts([disc(45, 90, 8)], [0.5], background)
+    moving = dataclasses.replace(alone, flow=np.zeros((2, *GRID), np.float32))
+    assert len(propose(alone, ProposeConfig()).masks) == 1
+    assert len(propose(moving, ProposeConfig()).masks) == 2
+    # Blobs are all that a model without masks has.
+    assert len(propose(percepts([], [], background), ProposeConfig()).masks) == 1

@@ -65,7 +65,7 @@ def test_graph_has_the_static_shapes_of_the_contract(exported: Path) -> None:
     session = open_session(exported)
     assert {i.name: i.shape for i in session.get_inputs()} == {
         "image": [1, 3, 256, 448],
-        "motion": [1, 5, 256, 448],
+        "motion": [1, 5, 128, 224],
     }
     shapes = {o.name: o.shape for o in session.get_outputs()}
     assert shapes == {
