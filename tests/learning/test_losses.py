@@ -24,6 +24,16 @@ def test_embedding_loss_falls_when_instances_separate() -> None:
     assert float(embedding_pairs(apart, ids)) < 0.1 * float(embedding_pairs(torch.zeros_like(apart), ids))
 
 
+def test_embedding_loss_asks_for_two_objects_to_differ_however_large_the_background() -> None:
+    torch.manual_seed(0)
+    ids = torch.zeros(2, 32, 48, dtype=torch.long)
+    ids[:, 4:8, 4:8], ids[:, 4:8, 20:24] = 1, 2
+    alike = ((ids[:, None] > 0) * 4.0).expand(-1, 4, -1, -1)
+    apart = alike.clone()
+    apart[:, 0] = ids * 4.0
+    assert float(embedding_pairs(apart, ids)) < 0.2 * float(embedding_pairs(alike, ids))
+
+
 def test_ignored_pixels_do_not_count() -> None:
     target, weight = torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)
     weight[..., :4] = 0
@@ -75,7 +85,7 @@ def test_masks_follow_the_formula_cell_by_cell() -> None:
 def test_outputs_have_the_shapes_and_ranges_of_the_contract() -> None:
     network = Compact().eval()
     with torch.no_grad():
-        out = network(torch.randn(1, 3, 256, 448), torch.zeros(1, 5, 256, 448))
+        out = network(torch.randn(1, 3, 256, 448), torch.zeros(1, 5, 128, 224))
     assert out.masks.shape == (1, 32, 64, 112)
     assert out.scores.shape == (1, 32)
     assert out.background.shape == (1, 1, 64, 112)
