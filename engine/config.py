@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UsageError
+from engine.seeds.config import SeedsConfig
 from engine.select.config import SelectionConfig
 
 
@@ -54,18 +55,37 @@ class ProposeConfig:
 class IdentityConfig:
     """How committed masks become persistent objects."""
 
-    min_similarity: float = 0.25  # below this overlap with its warped past a mask is somebody new
-    forget_after_frames: int = 60  # two seconds at 30 Hz: longer absences need the seed memory
-    embedding_weight: float = 0.25  # share of appearance in the assignment; the rest is overlap
-    recall_similarity: float = 0.8  # R of mean embeddings needed to recognise an object that was away
-    smoothing: float = 0.2  # weight of the newest frame in an object's foreground score
+    min_similarity: float = 0.25  # below this blend of overlap and appearance a mask is somebody new
+    min_overlap: float = 0.1  # looks alone do not move an id to another place from one frame to the next
+    embedding_weight: float = 0.25  # share of the embedding against overlap, between neighbouring frames
+    look_weight: float = 0.4  # share of colour in the assignment; the rest is overlap and embedding
+    strange_likeness: float = 0.6  # colours less alike are another object, whatever the overlap
+    recall_similarity: float = 0.72  # colours this alike are the object that was away
+    familiar_likeness: float = 0.7  # less alike looks do not enter the memory
+    doubtful_likeness: float = 0.65  # less alike, a track in sight may be somebody who was away
+    doubt_margin: float = 0.15  # if that one is this much more alike
+    near_bonus: float = 0.1  # taken off that where the object is expected
+    recall_area: float = 0.005  # fraction of the image; smaller masks have too few pixels to be recognised
+    pace: float = 0.25  # image widths per frame; nobody comes back from farther away
+    carry_frames: int = 15  # how long a missing object is looked for by overlap
+    adopt_frames: int = 10  # a new object may turn out to be an old one within its first frames
+    trusted_sightings: int = 10  # seen less often, it is forgotten after carry_frames
+    forget_after_frames: int = 900  # half a minute at 30 Hz
+    remembered: int = 100  # objects; the one away longest leaves first
+    memory_looks: int = 12  # past looks kept per object, 4 KB each
+    smoothing: float = 0.2  # weight of the newest frame in foreground, velocity and embedding
 
     def __post_init__(self) -> None:
-        _require(self, "min_similarity", 0 < self.min_similarity <= 1, "above 0, at most 1")
-        _require(self, "forget_after_frames", self.forget_after_frames >= 1, "at least 1")
-        _require(self, "embedding_weight", 0 <= self.embedding_weight <= 1, "0 ... 1")
+        for name in ("min_similarity", "pace", "smoothing"):
+            _require(self, name, 0 < getattr(self, name) <= 1, "above 0, at most 1")
+        shares = ("min_overlap", "embedding_weight", "look_weight", "strange_likeness", "familiar_likeness")
+        for name in (*shares, "doubtful_likeness", "doubt_margin", "near_bonus", "recall_area"):
+            _require(self, name, 0 <= getattr(self, name) <= 1, "0 ... 1")
         _require(self, "recall_similarity", self.recall_similarity > 0, "above 0 (above 1: never)")
-        _require(self, "smoothing", 0 < self.smoothing <= 1, "above 0, at most 1")
+        for name in ("carry_frames", "adopt_frames"):
+            _require(self, name, getattr(self, name) >= 0, "at least 0")
+        for name in ("trusted_sightings", "forget_after_frames", "remembered", "memory_looks"):
+            _require(self, name, getattr(self, name) >= 1, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -74,6 +94,7 @@ class EngineConfig:
 
     perceive: PerceiveConfig = field(default_factory=PerceiveConfig)
     propose: ProposeConfig = field(default_factory=ProposeConfig)
+    seeds: SeedsConfig = field(default_factory=SeedsConfig)
     select: SelectionConfig = field(default_factory=SelectionConfig)
     identity: IdentityConfig = field(default_factory=IdentityConfig)
 

@@ -1,29 +1,36 @@
 """Persistent identities: which committed mask is the object we saw before.
 
-The selection deliberately does not track. Here each frame's chosen masks are assigned to known
-objects by overlap with their flow-warped past and by appearance; ids are never reused.
+The selection deliberately does not track. Here each frame's chosen masks are assigned to known objects in
+two passes: first those in sight, by overlap with their flow-warped past and by appearance; then those out of
+sight, by appearance and by how far they can have come. Ids are never reused.
 """
 
-import copy
+import dataclasses
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from engine.appearance import HISTOGRAM_SIZE, AppearanceMemory, looks_of
 from engine.config import IdentityConfig
 from engine.percepts import Percepts
+from engine.select.compiled import compiled
 from engine.select.warp import source_pixels
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Track:
-    """One remembered object.
+    """One remembered object; never changed in place, so that looking ahead shares it.
 
     Attributes:
         id: identity.
         born, seen: frame indices of the first and the latest sighting.
+        sightings: frames in which it was seen.
         mask: bool [h, w], where it was last, carried along by the flow while it is missing.
-        appearance: float32 [E] smoothed mean embedding, or None without embeddings.
+        place: float [2], (y, x) of its centre in the latest sighting, working-grid pixels.
+        velocity: float [2], smoothed motion of its centre per frame.
+        embedding: float32 [E] smoothed mean embedding, or None without embeddings.
+        memory: past looks.
         foreground: smoothed mean foreground probability in [0, 1].
         score: the detector's score in the latest sighting.
         label: pixel value in label maps.
@@ -32,8 +39,12 @@ class Track:
     id: int
     born: int
     seen: int
+    sightings: int
     mask: np.ndarray
-    appearance: np.ndarray | None
+    place: np.ndarray
+    velocity: np.ndarray
+    embedding: np.ndarray | None
+    memory: AppearanceMemory
     foreground: float
     score: float
     label: int
@@ -48,6 +59,7 @@ class IdAllocator:
     """
 
     next_id: int = 1
+    settled: int = -1
     pending: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def newborn(self, frame_index: int, member: int) -> int:
@@ -60,7 +72,22 @@ class IdAllocator:
 
     def settle(self, frame_index: int) -> None:
         """Frames up to `frame_index` are final: their newborn keys will not be asked for again."""
+        self.settled = frame_index
         self.pending = {key: value for key, value in self.pending.items() if key[0] > frame_index}
+
+
+@dataclass(frozen=True, slots=True)
+class _Sighting:
+    """One chosen mask of the frame being assigned, with all that is compared."""
+
+    member: int
+    mask: np.ndarray
+    area: int
+    place: np.ndarray
+    look: np.ndarray | None
+    embedding: np.ndarray | None
+    foreground: float
+    score: float
 
 
 class IdentityBook:
@@ -76,130 +103,280 @@ class IdentityBook:
         self._allocator = allocator or IdAllocator()
         self._tracks: list[Track] = []
         self._latest_index = -1
+        self._recognised: dict[int, Track] = {}
 
     def reset(self) -> None:
         """Forget every object; ids go on from where they were."""
         self._tracks = []
+        self._recognised = {}
 
     def look_ahead(self) -> "IdentityBook":
         """A copy that may be stepped over frames that are not final yet."""
         book = IdentityBook(self._config, self._allocator)
-        book._tracks = [copy.copy(track) for track in self._tracks]
+        book._tracks = list(self._tracks)
         book._latest_index = self._latest_index
+        # Needed only while a frame that shows the young id is not final.
+        book._recognised = {i: old for i, old in self._recognised.items() if old.seen > self._allocator.settled}
         return book
 
     def step(self, frame_index: int, percepts: Percepts, members: tuple[int, ...]) -> list[Track]:
         """Assign the chosen masks of the next frame.
 
-        Similarity is overlap with the warped past (intersection over union, or most of the smaller one
-        inside the larger when a blob splits or merges) blended with appearance; Hungarian assignment.
-
         Args:
             frame_index: capture index of the frame.
-            percepts: its candidates and flow.
+            percepts: its candidates, flow and colours; without flow (a cut) nothing is where it was, and
+                objects are recognised by their looks alone.
             members: indices of the chosen candidates.
 
         Returns:
             One track per member, in the order of `members`.
         """
-        masks = percepts.masks[list(members)]
-        appearances = [_appearance(percepts.embedding, mask) for mask in masks]
-        oldest = frame_index - self._config.forget_after_frames
-        self._tracks = [track for track in self._tracks if track.seen >= oldest]
-        self._warp(percepts.flow)
-        assigned: dict[int, Track] = {}
-        if len(members) and self._tracks:
-            cost = -self._similarity(masks, appearances)
-            for row, column in zip(*linear_sum_assignment(cost), strict=True):
-                if -cost[row, column] >= self._config.min_similarity:
-                    assigned[int(row)] = self._tracks[int(column)]
-        probability = 1.0 - percepts.background
+        sightings = _sightings(percepts, members)
+        self._age(frame_index)
+        known = self._carried(percepts.flow)
+        tracks = self._tracks
+        likeness = _likeness(sightings, tracks, known)
+        found: dict[int, int] = {}
+        if sightings and known:
+            similarity, crowded = self._in_sight(sightings, known, likeness)
+            for row, column in zip(*linear_sum_assignment(-similarity), strict=True):
+                if similarity[row, column] >= self._config.min_similarity:
+                    found[int(row)] = known[int(column)]
+        else:
+            crowded = np.zeros(len(sightings), bool)
+        recalled = self._recall(frame_index, sightings, likeness, found, percepts.flow is None)
         result = []
-        for i, member in enumerate(members):
-            foreground = float(probability[masks[i]].mean()) if masks[i].any() else 0.0
-            track = assigned.get(i)
-            if track is None:
-                track = self._newborn(frame_index, member, masks[i], appearances[i], foreground)
-            self._update(track, frame_index, masks[i], appearances[i], foreground, percepts.scores[member])
+        for i, sighting in enumerate(sightings):
+            before = found.get(i)
+            chosen = recalled.get(i, before)
+            if chosen is None:
+                track = self._newborn(frame_index, sighting)
+                self._tracks.append(track)
+            else:
+                track = self._seen_again(tracks[chosen], frame_index, sighting, i in recalled, bool(crowded[i]))
+                if before is not None and before != chosen and self._is_young(tracks[before], frame_index):
+                    track = self._merged(track, tracks[before])
+                tracks[chosen] = track
             result.append(track)
+        merged = {old for old, track in self._recognised.items() if track.seen == frame_index}
+        self._tracks = [track for track in self._tracks if track.id not in merged]
         self._latest_index = frame_index
-        return [copy.copy(track) for track in result]
+        return result
 
     def settle(self, frame_index: int) -> None:
         """Frames up to this one are final."""
         self._allocator.settle(frame_index)
 
-    def _newborn(
-        self,
-        frame_index: int,
-        member: int,
-        mask: np.ndarray,
-        appearance: np.ndarray | None,
-        foreground: float,
-    ) -> Track:
-        identity = self._allocator.newborn(frame_index, member)
-        used = {track.label for track in self._tracks}
-        label = identity if identity <= 0xFFFF else next(v for v in range(1, 0x10000) if v not in used)
-        track = Track(identity, frame_index, frame_index, mask, appearance, foreground, 0.0, label)
-        self._tracks.append(track)
-        return track
+    def recognised_now(self, tracks: list[Track]) -> list[Track]:
+        """Tracks of an earlier frame with the identities known by now.
 
-    def _update(
-        self,
-        track: Track,
-        frame_index: int,
-        mask: np.ndarray,
-        appearance: np.ndarray | None,
-        foreground: float,
-        score: float,
-    ) -> None:
-        rate = self._config.smoothing
-        track.seen = frame_index
-        track.mask = mask
-        track.score = float(score)
-        track.foreground += rate * (foreground - track.foreground)
-        if appearance is not None and track.appearance is not None:
-            track.appearance = (1 - rate) * track.appearance + rate * appearance
+        An object entering the view is often recognised only after a few frames; a scene that is not final
+        yet can still say so.
+        """
+        result = []
+        for track in tracks:
+            old = self._recognised.get(track.id)
+            while old is not None:
+                track = dataclasses.replace(track, id=old.id, label=old.label, born=old.born)
+                old = self._recognised.get(old.id)
+            result.append(track)
+        return result if any(a is not b for a, b in zip(result, tracks, strict=True)) else tracks
 
-    def _warp(self, flow: np.ndarray | None) -> None:
-        """Carry remembered masks into the new frame: backward flow makes this a plain gather."""
-        if flow is None or not self._tracks:
-            return
-        source = source_pixels(flow)
-        outside = source < 0
-        for track in self._tracks:
-            moved = track.mask.reshape(-1)[source]
-            moved[outside] = False
-            # Flow that is not its own must not wipe out an object that only stopped or hides.
-            if moved.any():
-                track.mask = moved.reshape(track.mask.shape)
+    def _age(self, frame_index: int) -> None:
+        """Forget who was away too long: a passing speck sooner than an old acquaintance."""
+        config = self._config
+        kept = [
+            track
+            for track in self._tracks
+            if frame_index - track.seen
+            <= (config.forget_after_frames if track.sightings >= config.trusted_sightings else config.carry_frames)
+        ]
+        if len(kept) > config.remembered:
+            kept = sorted(kept, key=lambda track: track.seen)[-config.remembered :]
+        self._tracks = kept
 
-    def _similarity(self, masks: np.ndarray, appearances: list[np.ndarray | None]) -> np.ndarray:
-        """float64 [members, tracks] in [0, 1]; tracks away for a while are matched on appearance alone."""
-        past = np.stack([track.mask for track in self._tracks])
-        a = masks.reshape(len(masks), -1).astype(np.float32)
-        b = past.reshape(len(past), -1).astype(np.float32)
+    def _carried(self, flow: np.ndarray | None) -> list[int]:
+        """Positions of tracks with a place in the new frame, their masks moved there along the flow."""
+        if flow is None:
+            return []
+        carried = [
+            j for j, track in enumerate(self._tracks) if self._latest_index - track.seen <= self._config.carry_frames
+        ]
+        if carried:
+            moved = _gathered(np.stack([self._tracks[j].mask for j in carried]), source_pixels(flow))
+            for j, mask in zip(carried, moved, strict=True):
+                # Flow that is not its own must not wipe out an object that only stopped or hides.
+                if mask.any():
+                    self._tracks[j] = dataclasses.replace(self._tracks[j], mask=mask)
+        return carried
+
+    def _in_sight(
+        self, sightings: list[_Sighting], known: list[int], likeness: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Similarity with the tracks that have a place: float64 [members, known], and bool [members] crowded.
+
+        Overlap (intersection over union, or half the share of the smaller one inside the larger when a blob
+        splits or merges) blended with appearance. Who looks different is no match unless it overlaps very
+        well: a mask that held two objects and keeps the other one must not take the id along.
+        A mask is crowded when it swallows most of two tracks; its look is nobody's.
+        """
+        config = self._config
+        tracks = [self._tracks[j] for j in known]
+        a = np.stack([s.mask for s in sightings]).reshape(len(sightings), -1).astype(np.float32)
+        b = np.stack([track.mask for track in tracks]).reshape(len(tracks), -1).astype(np.float32)
         inter = a @ b.T
         area_a, area_b = a.sum(axis=1)[:, None], b.sum(axis=1)[None]
         iou = inter / np.maximum(area_a + area_b - inter, 1.0)
         inside = inter / np.maximum(np.minimum(area_a, area_b), 1.0)
-        overlap = np.maximum(iou, 0.5 * inside)
-        similarity = overlap.astype(np.float64)
-        weight = self._config.embedding_weight
-        for j, track in enumerate(self._tracks):
-            away = track.seen < self._latest_index
-            for i, appearance in enumerate(appearances):
-                if appearance is None or track.appearance is None:
-                    continue
-                alike = embedding_similarity(appearance, track.appearance)
-                if overlap[i, j] > 0:
-                    similarity[i, j] = (1 - weight) * overlap[i, j] + weight * alike
-                elif away and alike >= self._config.recall_similarity:
-                    # Just acceptable at the recall limit: any real overlap goes first.
-                    similarity[i, j] = self._config.min_similarity * alike / self._config.recall_similarity
+        overlap = np.maximum(iou, 0.5 * inside).astype(np.float64)
+        similarity = overlap.copy()
+        alike = _embedding_similarities(sightings, tracks)
+        known_alike = ~np.isnan(alike)
+        similarity[known_alike] += config.embedding_weight * (alike - overlap)[known_alike]
+        near = likeness[:, known]
+        compared = ~np.isnan(near)
+        blended = (1 - config.look_weight) * similarity + config.look_weight * np.clip((near - 0.4) / 0.4, 0, 1)
+        similarity = np.where(compared, blended, similarity)
+        # Light may change at once, places do not: of who was just there less likeness is asked, the better
+        # it overlaps.
+        current = np.array([self._latest_index - track.seen <= 1 for track in tracks])
+        asked = np.where(current[None], np.minimum(1.0, 2.0 * (1.0 - overlap)), 1.0)
+        strange = compared & (near < config.strange_likeness * asked)
+        similarity[(overlap < config.min_overlap) | strange] = 0.0
+        swallowed = inter / np.maximum(area_b, 1.0) > 0.5
+        return similarity, (swallowed & current).sum(axis=1) > 1
+
+    def _recall(
+        self, frame_index: int, sightings: list[_Sighting], likeness: np.ndarray, found: dict[int, int], cut: bool
+    ) -> dict[int, int]:
+        """Objects out of sight that come back: position in `sightings` to position in the list of tracks.
+
+        Asked for by masks without a track; by tracks so young that they may be somebody we knew, as the
+        first view of an object entering the frame is often too small to recognise it; and by masks that
+        look little like their own track, if somebody away is clearly more alike.
+        """
+        config = self._config
+        taken = set(found.values())
+        asking = [
+            i
+            for i in range(len(sightings))
+            if i not in found
+            or self._is_young(self._tracks[found[i]], frame_index)
+            or likeness[i, found[i]] < config.doubtful_likeness
+        ]
+        away = [
+            j for j, track in enumerate(self._tracks) if j not in taken and (cut or track.seen < self._latest_index)
+        ]
+        if not asking or not away:
+            return {}
+        height, width = sightings[0].mask.shape
+        alike = _likeness([sightings[i] for i in asking], self._tracks, away)[:, away]
+        tracks = [self._tracks[j] for j in away]
+        seen = np.array([track.seen for track in tracks])
+        gap = frame_index - seen
+        drift = np.array([track.velocity for track in tracks]) * np.minimum(gap, 10)[:, None]
+        expected = np.array([track.place for track in tracks]) + drift
+        value = np.zeros((len(asking), len(away)))
+        for row, i in enumerate(asking):
+            sighting = sightings[i]
+            if sighting.area < config.recall_area * height * width:
+                continue
+            # Somebody seen while the young track was there is not who it was before.
+            born, needed = frame_index, np.full(len(away), config.recall_similarity)
+            distance = np.hypot(*(sighting.place - expected).T)
+            closeness = np.exp(-distance / (width * (0.1 + 0.01 * gap)))
+            if not cut:
+                needed -= config.near_bonus * closeness
+            if i in found:
+                own = self._tracks[found[i]]
+                if self._is_young(own, frame_index):
+                    born = own.born
                 else:
-                    similarity[i, j] = 0.0
-        return similarity
+                    needed = np.maximum(needed, likeness[i, found[i]] + config.doubt_margin)
+            reachable = cut | (distance <= config.pace * width * gap)
+            back = reachable & (seen < born) & (alike[row] >= needed)
+            value[row, back] = 1.0 + alike[row, back] + 0.2 * closeness[back]
+        return {
+            asking[row]: away[column]
+            for row, column in zip(*linear_sum_assignment(-value), strict=True)
+            if value[row, column] > 0
+        }
+
+    def _merged(self, track: Track, young: Track) -> Track:
+        """`track` after it turned out that `young` was the same object all along."""
+        track = dataclasses.replace(
+            track, memory=track.memory.joined(young.memory), sightings=track.sightings + young.sightings
+        )
+        self._recognised[young.id] = track
+        return track
+
+    def _is_young(self, track: Track, frame_index: int) -> bool:
+        return frame_index - track.born <= self._config.adopt_frames
+
+    def _newborn(self, frame_index: int, sighting: _Sighting) -> Track:
+        identity = self._allocator.newborn(frame_index, sighting.member)
+        used = {track.label for track in self._tracks}
+        label = identity if identity <= 0xFFFF else next(v for v in range(1, 0x10000) if v not in used)
+        looks = np.empty((0, HISTOGRAM_SIZE), np.float32) if sighting.look is None else sighting.look[None]
+        return Track(
+            id=identity,
+            born=frame_index,
+            seen=frame_index,
+            sightings=1,
+            mask=sighting.mask,
+            place=sighting.place,
+            velocity=np.zeros(2),
+            embedding=sighting.embedding,
+            memory=AppearanceMemory(looks, self._config.memory_looks),
+            foreground=sighting.foreground,
+            score=sighting.score,
+            label=label,
+        )
+
+    def _seen_again(self, track: Track, frame_index: int, sighting: _Sighting, returned: bool, crowded: bool) -> Track:
+        rate = self._config.smoothing
+        gap = max(frame_index - track.seen, 1)
+        step = (sighting.place - track.place) / gap
+        embedding = track.embedding
+        if embedding is not None and sighting.embedding is not None:
+            embedding = (1 - rate) * embedding + rate * sighting.embedding
+        memory = track.memory
+        if (
+            sighting.look is not None
+            and not crowded
+            and (
+                not len(memory.samples)
+                or returned
+                or memory.likeness(sighting.look[None])[0] >= self._config.familiar_likeness
+            )
+        ):
+            memory = memory.with_look(sighting.look)
+        return dataclasses.replace(
+            track,
+            seen=frame_index,
+            sightings=track.sightings + 1,
+            mask=sighting.mask,
+            place=sighting.place,
+            velocity=np.zeros(2) if returned else (1 - rate) * track.velocity + rate * step,
+            embedding=embedding,
+            memory=memory,
+            foreground=track.foreground + rate * (sighting.foreground - track.foreground),
+            score=sighting.score,
+        )
+
+
+@compiled
+def _gathered(masks: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Masks bool [N, h, w] moved along `source` [h*w], nothing where it is -1."""
+    count, height, width = masks.shape
+    out = np.zeros((count, height, width), np.bool_)
+    for i in range(count):
+        for y in range(height):
+            for x in range(width):
+                s = source[y * width + x]
+                if s >= 0:
+                    out[i, y, x] = masks[i, s // width, s % width]
+    return out
 
 
 def embedding_similarity(a: np.ndarray, b: np.ndarray) -> float:
@@ -208,9 +385,57 @@ def embedding_similarity(a: np.ndarray, b: np.ndarray) -> float:
     return 2.0 / (1.0 + float(np.exp(min(float(np.sum((a - b) ** 2)), 50.0))))
 
 
-def _appearance(embedding: np.ndarray | None, mask: np.ndarray) -> np.ndarray | None:
-    """Mean embedding of a mask, float32 [E]."""
-    if embedding is None or not mask.any():
-        return None
-    mean: np.ndarray = embedding[:, mask].mean(axis=1)
-    return mean
+def _embedding_similarities(sightings: list[_Sighting], tracks: list[Track]) -> np.ndarray:
+    """float64 [members, tracks]: `embedding_similarity` of each pair; nan where either has no embedding."""
+    out = np.full((len(sightings), len(tracks)), np.nan)
+    rows = [i for i, sighting in enumerate(sightings) if sighting.embedding is not None]
+    columns = [j for j, track in enumerate(tracks) if track.embedding is not None]
+    if rows and columns:
+        a = np.array([sightings[i].embedding for i in rows])
+        b = np.array([tracks[j].embedding for j in columns])
+        squared = ((a[:, None] - b[None]) ** 2).sum(axis=2)
+        out[np.ix_(rows, columns)] = 2.0 / (1.0 + np.exp(np.minimum(squared, 50.0)))
+    return out
+
+
+def _likeness(sightings: list[_Sighting], tracks: list[Track], wanted: list[int]) -> np.ndarray:
+    """float64 [members, tracks]: how much each mask looks like each wanted memory; nan where there is no look."""
+    out = np.full((len(sightings), len(tracks)), np.nan)
+    rows = [i for i, sighting in enumerate(sightings) if sighting.look is not None]
+    if rows:
+        looks = np.array([sightings[i].look for i in rows])
+        for j in wanted:
+            if len(tracks[j].memory.samples):
+                out[rows, j] = tracks[j].memory.likeness(looks)
+    return out
+
+
+def _sightings(percepts: Percepts, members: tuple[int, ...]) -> list[_Sighting]:
+    """What is compared of each chosen mask."""
+    masks = percepts.masks[list(members)]
+    if not len(masks):
+        return []
+    looks = looks_of(percepts.image, masks) if percepts.image is not None else None
+    height, width = masks.shape[1:]
+    flat = masks.reshape(len(masks), -1).astype(np.float32)
+    area = flat.sum(axis=1)
+    share = flat / np.maximum(area, 1.0)[:, None]
+    by_row = share.reshape(-1, height, width).sum(axis=2) @ np.arange(height)
+    by_column = share.reshape(-1, height, width).sum(axis=1) @ np.arange(width)
+    foreground = np.where(area > 0, 1.0 - share @ percepts.background.reshape(-1), 0.0)
+    embeddings = None
+    if percepts.embedding is not None:
+        embeddings = share @ percepts.embedding.reshape(len(percepts.embedding), -1).T
+    return [
+        _Sighting(
+            member=member,
+            mask=masks[i],
+            area=int(area[i]),
+            place=np.array([by_row[i], by_column[i]]),
+            look=looks[i] if looks is not None and area[i] else None,
+            embedding=embeddings[i] if embeddings is not None and area[i] else None,
+            foreground=float(foreground[i]),
+            score=float(percepts.scores[member]),
+        )
+        for i, member in enumerate(members)
+    ]

@@ -20,6 +20,7 @@ class Percepts:
         residual: float32 [2, h, w], `flow` with the camera's motion removed; None in the first frame.
         logits: float32 [N, h, w], soft masks; `masks` is `logits > 0`.
         timing_ms: what each stage of perception took.
+        image: uint8 [h, w, 3] BGR, the frame on the working grid; None where nobody asks for colours.
     """
 
     masks: np.ndarray
@@ -30,3 +31,4 @@ class Percepts:
     residual: np.ndarray | None
     logits: np.ndarray
     timing_ms: Mapping[str, float] = field(default_factory=dict)
+    image: np.ndarray | None = None

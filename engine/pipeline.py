@@ -20,6 +20,7 @@ from engine.perceive.perceiver import Perceiver
 from engine.percepts import Percepts
 from engine.propose.candidates import propose
 from engine.scene import CommitInfo, Object, Scene
+from engine.seeds.stage import Seeds
 from engine.select.selection import Commit, Selection
 
 
@@ -49,7 +50,7 @@ class _Walked:
 
 
 class Pipeline:
-    """Frames to scenes. State: the flow's previous frame, the selection window, the identity book.
+    """Frames to scenes. State: the flow's previous frame, the seeds, the selection window, the identity book.
 
     Args:
         config: every knob.
@@ -63,10 +64,12 @@ class Pipeline:
         self._config = config
         self._perceiver = Perceiver(network, config.perceive)
         self.selection = Selection(config.select)
+        self.seeds = Seeds(config.seeds)
         self._book = IdentityBook(config.identity)
         self._window: dict[int, _Undecided] = {}
         self._walk: list[_Walked] = []
         self.timing_ms: dict[str, float] = {}
+        self._learning_ms = 0.0
 
     def step(self, frame: Frame) -> list[Scene]:
         """Scenes settled by `frame`: finals of earlier frames in order, then its own provisional one."""
@@ -77,11 +80,15 @@ class Pipeline:
         return propose(self._perceiver.step(frame), self._config.propose)
 
     def decide(self, frame: Frame, percepts: Percepts) -> list[Scene]:
-        """Selection, identity and composition for a frame already perceived."""
+        """Seeds, selection, identity and composition for a frame already perceived."""
         scenes = []
+        self._learning_ms = 0.0
         if percepts.flow is None:
-            # First frame, a cut, or another image size: nothing before it says anything about what follows.
-            scenes += self._restart()
+            # First frame, a cut, or another image size: nothing before it says where things are now. Objects
+            # are remembered by their looks: a black frame or a turn of the camera is no new world.
+            scenes += self._cut()
+        advised = self.seeds.step(percepts, frame.index, percepts.image)
+        percepts = advised.percepts
         self._window[frame.index] = _Undecided(
             percepts, frame.image.shape[:2], frame.source, frame.t_capture_ns, frame.pts_ns
         )
@@ -101,8 +108,9 @@ class Pipeline:
         done = time.perf_counter()
         self.timing_ms = {
             **percepts.timing_ms,
+            "seeds": advised.timing_ms.get("seeds", 0.0) + self._learning_ms,
             "select": (selected - start) * 1e3,
-            "compose": (done - selected) * 1e3,
+            "compose": (done - selected) * 1e3 - self._learning_ms,
         }
         return scenes
 
@@ -113,12 +121,15 @@ class Pipeline:
     def reset(self) -> list[Scene]:
         """Flush, then forget everything (source change, model swap); ids are still never reused."""
         self._perceiver.reset()
-        return self._restart()
+        scenes = self._cut()
+        self._book.reset()
+        self.seeds.reset()
+        return scenes
 
-    def _restart(self) -> list[Scene]:
+    def _cut(self) -> list[Scene]:
         scenes = self.flush()
         self.selection.reset()
-        self._book.reset()
+        self.seeds.cut()
         self._walk.clear()
         return scenes
 
@@ -135,7 +146,14 @@ class Pipeline:
         self._book.settle(commit.frame_index)
         undecided = self._window.pop(commit.frame_index)
         info = CommitInfo(commit.exact, commit.lag, commit.loss_bound)
-        scene = walked.scene or _compose(commit.frame_index, undecided, commit.members, walked.tracks)
+        start = time.perf_counter()
+        chosen = {track.id: member for track, member in zip(walked.tracks, commit.members, strict=True)}
+        self.seeds.learn(commit.frame_index, chosen, commit.exact, commit.loss_bound)
+        self._learning_ms += (time.perf_counter() - start) * 1e3
+        latest = self._walk[-1].book if self._walk else walked.book
+        tracks = latest.recognised_now(walked.tracks)
+        scene = walked.scene if tracks is walked.tracks else None
+        scene = scene or _compose(commit.frame_index, undecided, commit.members, tracks)
         return dataclasses.replace(scene, kind="final", commit=info)
 
     def _advance(self, book: IdentityBook, frame_index: int, members: tuple[int, ...]) -> _Walked:

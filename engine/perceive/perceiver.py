@@ -61,6 +61,7 @@ class Perceiver:
             residual=residual,
             logits=masks,
             timing_ms={"motion": (after_motion - start) * 1e3, "network": (done - after_motion) * 1e3},
+            image=cv2.resize(small, (w, h), interpolation=cv2.INTER_AREA),
         )
 
 
