@@ -74,9 +74,10 @@ class IdentityConfig:
     remembered: int = 100  # objects; the one away longest leaves first
     memory_looks: int = 12  # past looks kept per object, 4 KB each
     smoothing: float = 0.2  # weight of the newest frame in foreground, velocity and embedding
+    fading: float = 0.05  # the same where an object seems less foreground than before
 
     def __post_init__(self) -> None:
-        for name in ("min_similarity", "pace", "smoothing"):
+        for name in ("min_similarity", "pace", "smoothing", "fading"):
             _require(self, name, 0 < getattr(self, name) <= 1, "above 0, at most 1")
         shares = ("min_overlap", "embedding_weight", "look_weight", "strange_likeness", "familiar_likeness")
         for name in (*shares, "doubtful_likeness", "doubt_margin", "near_bonus", "recall_area"):

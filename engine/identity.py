@@ -335,6 +335,7 @@ class IdentityBook:
 
     def _seen_again(self, track: Track, frame_index: int, sighting: _Sighting, returned: bool, crowded: bool) -> Track:
         rate = self._config.smoothing
+        pace = rate if sighting.foreground >= track.foreground else self._config.fading
         gap = max(frame_index - track.seen, 1)
         step = (sighting.place - track.place) / gap
         embedding = track.embedding
@@ -360,7 +361,7 @@ class IdentityBook:
             velocity=np.zeros(2) if returned else (1 - rate) * track.velocity + rate * step,
             embedding=embedding,
             memory=memory,
-            foreground=track.foreground + rate * (sighting.foreground - track.foreground),
+            foreground=track.foreground + pace * (sighting.foreground - track.foreground),
             score=sighting.score,
         )
 

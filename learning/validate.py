@@ -1,12 +1,23 @@
 """Figures of a network on held-out synthetic samples."""
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from learning.batches import Batches
-from learning.networks.compact import Compact
+from learning.networks.compact import Proposals
+
+
+class ProposalNetwork(Protocol):
+    """A torch network or a model file behind the same call."""
+
+    def eval(self) -> Any:
+        """Switch to inference."""
+
+    def __call__(self, image: torch.Tensor, motion: torch.Tensor) -> Proposals:
+        """Outputs of the model contract for a batch."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,7 @@ def _match(masks: np.ndarray, scores: np.ndarray, truth: np.ndarray) -> tuple[np
 
 
 @torch.no_grad()
-def validate(network: Compact, batches: Batches, device: torch.device) -> Figures:
+def validate(network: ProposalNetwork, batches: Batches, device: torch.device) -> Figures:
     """Run the network over every held-out sample."""
     network.eval()
     binary, best, scores, hits, truths = [], [], [], [], 0

@@ -165,7 +165,7 @@ def _save_piles(out: Path, rng: Rng, pictures: list[np.ndarray], count: int) -> 
     if pybullet_available():
         scenes = mesh_scenes(rng, pictures, count, CANVAS)
     else:
-        print("pybullet is not installed: the library gets no rendered piles (pip install pybullet)")
+        print("pybullet is not installed: the library gets no rendered piles (pip install -e '.[sim]')")
     np.save(out / "piles.npy", np.array([s.image for s in scenes], np.uint8).reshape(-1, *CANVAS, 3))
     np.save(out / "pile_ids.npy", np.array([s.ids for s in scenes], np.uint8).reshape(-1, *CANVAS))
 

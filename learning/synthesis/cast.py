@@ -75,12 +75,25 @@ def draw_motion(rng: Rng, camera: Camera, centre: np.ndarray, tracked: bool) -> 
 
 
 def draw_mover(
-    rng: Rng, rgba: np.ndarray, place: np.ndarray, camera: Camera, tracked: bool, walker: bool
+    rng: Rng,
+    rgba: np.ndarray,
+    place: np.ndarray,
+    camera: Camera,
+    tracked: bool,
+    walker: bool,
+    motion: np.ndarray | None = None,
 ) -> tuple[Layer, Kind]:
-    """A layer with a motion of its own: as a whole, bending, or limb by limb."""
+    """A layer with a motion of its own (or nearly `motion`): as a whole, bending, or limb by limb."""
     points = outline_points(rgba, place)
     centre = points.mean(axis=0)
-    motion, bend = draw_motion(rng, camera, centre, tracked), None
+    bend = None
+    if motion is None:
+        motion = draw_motion(rng, camera, centre, tracked)
+    else:
+        shift, angle = rng.normal(0, 0.9, 2), rng.normal(0, 0.01)
+        motion = (
+            similarity((float(centre[0]), float(centre[1])), (float(shift[0]), float(shift[1])), angle, 1.0) @ motion
+        )
     if rng.random() < (_ARTICULATED_WALKERS if walker else _ARTICULATED_OTHERS):
         if rng.random() < _STANDING_BODY:
             motion = camera.matrix()

@@ -10,6 +10,7 @@ from learning.synthesis.cast import (
     add_residents,
     cast_shadow,
     draw_cutout,
+    draw_motion,
     draw_mover,
     draw_place,
     draw_view,
@@ -30,6 +31,9 @@ _CHASE = 0.65
 _PAIR = 0.2
 _MERGED = 0.3
 """Pairs, such as a rider and what is ridden, that carry one id."""
+
+_GROUP = 0.14
+"""Composites with people, animals or things that go together."""
 
 _WATER, _SMOKE = 0.12, 0.12
 _FROZEN = 0.06
@@ -72,6 +76,22 @@ def _add_rider(
     if rng.random() < 0.3 and len(cast.layers) > 1:
         # The mount may hide the rider's legs.
         cast.layers[-2:] = cast.layers[:-3:-1]
+
+
+def _add_group(rng: Rng, cast: Cast, library: Library, camera: Camera, held_out: bool, tracked: bool) -> None:
+    """Three to seven objects of like size side by side, overlapping, that move nearly alike: each its own instance."""
+    count, side = int(rng.integers(3, 8)), log_uniform(rng, 70, 220)
+    middle = np.array([SIZE[1], SIZE[0]]) * rng.uniform(0.3, 0.7, 2)
+    together = draw_motion(rng, camera, middle, tracked)
+    walkers_only = rng.random() < 0.75
+    along = (np.arange(count) - (count - 1) / 2) * side * rng.uniform(0.22, 0.55)
+    for x in rng.permutation(along):
+        rgba, walker = draw_cutout(rng, library, held_out, 0.0 if walkers_only else 0.3)
+        at = middle + np.array([x + rng.normal(0, 0.06) * side, rng.normal(0, 0.1) * side])
+        place, _ = draw_place(rng, rgba, side * np.exp(rng.normal(0, 0.12)), rng.normal(0, 0.06), at)
+        layer, kind = draw_mover(rng, rgba, place, camera, tracked, walker, together)
+        cast_shadow(rng, layer, 0.4)
+        cast.add(layer, kind)
 
 
 def _add_standing(rng: Rng, cast: Cast, library: Library, camera: Camera, held_out: bool, near: bool) -> None:
@@ -165,6 +185,9 @@ def draw_composite(rng: Rng, library: Library, held_out: bool) -> tuple[Stage, n
     canvas = np.asarray(canvas)
     for _ in range(int(rng.choice([0, 1, 2], p=[0.75, 0.18, 0.07]))):
         _add_standing(rng, cast, library, camera, held_out, near=False)
+    if not frozen and rng.random() < _GROUP:
+        _add_group(rng, cast, library, camera, held_out, tracked)
+        movers = min(movers, 1)
     for number in range(0 if frozen else movers):
         _add_mover(rng, cast, library, camera, held_out, tracked and number == 0)
     parallax = draw_parallax(rng, camera)

@@ -1,0 +1,305 @@
+"""What the seeds learn while a video runs: final masks against how often they learn and what they may teach.
+
+    python -m benchmarks.adaptation --data DATA [--json FILE] [--parts k,couplings] [--model FILE] [--frames N]
+        [--only NAMES]
+    python -m benchmarks.adaptation --demo [--json FILE] [--seeds 200,201,202,203] [--frames 90]
+
+DATA holds davis_dev/ or is a folder in the DAVIS layout itself; --demo takes the built-in scene with its exact truth.
+Every frame is perceived once: seeds, selection and identities of each variant then run on the same percepts.
+First and last frame of a video are shown and not scored.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks import machine
+from benchmarks.davis import Sequence, sequences
+from benchmarks.measures import InstanceScore, SequenceScore, iou
+from engine import config as configuration
+from engine.config import EngineConfig
+from engine.errors import EngineError, SourceError, StoreError, UsageError
+from engine.frame import Frame
+from engine.perceive.network import Network, resolve_model
+from engine.percepts import Percepts
+from engine.pipeline import Pipeline
+from engine.scene import Scene
+from engine.seeds.stage import SeedFrame, Seeds
+from streaming.sinks.masks import foreground_map, id_map
+from streaming.sources import open_source
+
+PAPER_J = {"1": 77.5, "5": 76.4, "10": 75.9, "20": 75.0, "40": 73.6, "never": 70.5}
+"""Mean J in per cent on DAVIS train by frames between refreshes, as the Seeds paper reports it for P_FG."""
+
+REFRESHES = {name: {"seeds.refresh_frames": 0 if name == "never" else int(name)} for name in PAPER_J}
+"""Settings of each row of part k; refresh 0 learns from the first final frame only."""
+
+_SWITCHES = ("learn_memory", "correct_background", "grow", "propagate", "guard")
+COUPLINGS: dict[str, dict[str, Any]] = {
+    "all on": {},
+    **{f"{name} off": {f"seeds.{name}": False} for name in _SWITCHES},
+    "all off": {"seeds.enabled": False},
+}
+"""Settings of each row of part couplings."""
+
+PARTS = {"k": REFRESHES, "couplings": COUPLINGS}
+MEASURES = ("J_fg", "J_best_id", "J_P_FG", "P_FG_frames")
+_DEMO_FRAMES = 90
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One annotated video in memory.
+
+    Attributes:
+        name: of the video.
+        frames: every frame.
+        truths: integer [H, W] per frame, ids of the annotated objects, 0 is background.
+    """
+
+    name: str
+    frames: list[Frame]
+    truths: list[np.ndarray]
+
+
+class ObservedSeeds(Seeds):
+    """The seeds, keeping what they said of the latest frame."""
+
+    latest: SeedFrame
+
+    def step(self, percepts: Percepts, frame_index: int, image: np.ndarray | None = None) -> SeedFrame:
+        """Advise on a frame and remember the advice."""
+        self.latest = super().step(percepts, frame_index, image)
+        return self.latest
+
+
+class ShotScore:
+    """J_fg, J_best_id and J_P_FG of one video.
+
+    J_fg: mean overlap of the foreground output with the merged annotation. J_best_id: per annotated object the
+    mean overlap of the one published id that fits it best over the whole video, then the mean over objects.
+    J_P_FG: mean overlap of P_FG by the memories, cut at one half, with the merged annotation, over the frames
+    that have it; P_FG_frames is their share. Seeds that are off have none.
+
+    Args:
+        shot: the video.
+    """
+
+    def __init__(self, shot: Shot) -> None:
+        self._shot = shot
+        self._foreground = SequenceScore()
+        self._instances = InstanceScore()
+        self._beliefs: list[float] = []
+        self.scored = range(1, len(shot.frames) - 1)
+
+    def advised(self, index: int, seeds: SeedFrame) -> None:
+        """What the seeds said of a frame before its selection."""
+        if index not in self.scored or seeds.foreground is None:
+            return
+        truth = self._shot.truths[index]
+        belief = cv2.resize(seeds.foreground, truth.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+        self._beliefs.append(iou(truth > 0, belief))
+
+    def decided(self, scene: Scene) -> None:
+        """A scene; only final ones count."""
+        if scene.kind != "final" or scene.frame_index not in self.scored:
+            return
+        truth, ids = self._shot.truths[scene.frame_index], id_map(scene)
+        everywhere = np.ones(truth.shape, bool)  # spares the boundary measure, which nobody asks for here
+        self._foreground.add(scene.frame_index, truth > 0, foreground_map(scene) > 0, ids, everywhere)
+        self._instances.add(truth, np.empty((0, *truth.shape), bool), ids)
+
+    def figures(self) -> dict[str, Any]:
+        """Frames scored and every measure; J_P_FG is None when no frame had P_FG."""
+        return {
+            "frames": len(self._foreground.frames),
+            "J_fg": round(self._foreground.j_fg, 4),
+            "J_best_id": round(self._instances.means()["best_id"], 4),
+            "J_P_FG": round(float(np.mean(self._beliefs)), 4) if self._beliefs else None,
+            "P_FG_frames": round(len(self._beliefs) / max(1, len(self.scored)), 4),
+        }
+
+
+def perceive(shot: Shot, config: EngineConfig, network: Network) -> list[Percepts]:
+    """Percepts of every frame as the seeds get them; no setting of the seeds changes them."""
+    pipeline = Pipeline(config, network)
+    return [pipeline.perceive(frame) for frame in shot.frames]
+
+
+def replay(shot: Shot, percepts: list[Percepts], config: EngineConfig, network: Network) -> dict[str, Any]:
+    """Figures of one variant on a video already perceived."""
+    pipeline = Pipeline(config, network)
+    pipeline.seeds = seeds = ObservedSeeds(config.seeds)
+    score = ShotScore(shot)
+    for frame, seen in zip(shot.frames, percepts, strict=True):
+        scenes = pipeline.decide(frame, seen)
+        score.advised(frame.index, seeds.latest)
+        for scene in scenes:
+            score.decided(scene)
+    for scene in pipeline.flush():
+        score.decided(scene)
+    return score.figures()
+
+
+def annotated_shot(sequence: Sequence) -> Shot:
+    """A sequence with its merged annotation as one object.
+
+    Raises:
+        SourceError: a file that is not a readable image.
+    """
+    indices = range(len(sequence.frames))
+    frames = [Frame(sequence.image(index), index, time.time_ns(), sequence.name) for index in indices]
+    return Shot(sequence.name, frames, [(sequence.truth(index) > 0).astype(np.uint8) for index in indices])
+
+
+def demo_shot(seed: int, count: int, size: str) -> Shot:
+    """The built-in scene; its truth tells objects apart."""
+    with open_source(f"demo://?seed={seed}&frames={count}&size={size}") as source:
+        frames = list(source)
+    return Shot(f"demo {seed}", frames, [frame.truth for frame in frames if frame.truth is not None])
+
+
+def shots(options: argparse.Namespace) -> Iterator[Shot]:
+    """The videos to run, one in memory at a time.
+
+    Raises:
+        SourceError: no annotated sequences in DATA.
+        UsageError: --only names none of them.
+    """
+    if options.demo:
+        for seed in options.seeds:
+            yield demo_shot(seed, options.frames or _DEMO_FRAMES, options.size)
+        return
+    folder = options.data / "davis_dev" if (options.data / "davis_dev").is_dir() else options.data
+    if not (folder / "JPEGImages").is_dir():
+        raise SourceError(f"{options.data}: holds no davis_dev/ and is not in the DAVIS layout")
+    only = options.only.split(",") if options.only else None
+    found = [sequence for sequence in sequences(folder) if only is None or sequence.name in only]
+    if not found:
+        raise UsageError(f"--only {options.only}: no sequence of that name in {folder}")
+    for sequence in track(found, "sequences", console=Console(stderr=True), transient=True):
+        yield annotated_shot(sequence.first(options.frames))
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Every variant asked for on every video, as the report's content."""
+    base = configuration.apply(EngineConfig(), dict(item.split("=", 1) for item in options.set))
+    network = Network(resolve_model(options.model), threads=base.perceive.threads)
+    # k = 1 and "all on" are one engine: what is configured alike runs once.
+    rows = {
+        part: {name: configuration.apply(base, PARTS[part][name]) for name in PARTS[part]} for part in options.parts
+    }
+    variants = list(dict.fromkeys(config for part in rows.values() for config in part.values()))
+    figures: dict[EngineConfig, dict[str, Any]] = {config: {} for config in variants}
+    for shot in shots(options):
+        percepts = perceive(shot, base, network)
+        for config in variants:
+            figures[config][shot.name] = replay(shot, percepts, config, network)
+    return {
+        "footage": "demo" if options.demo else "davis_dev",
+        "model": {"name": network.name, "hash": network.hash},
+        "config": configuration.flatten(base),
+        "paper_J": PAPER_J,
+        **{
+            part: {
+                name: {"mean": means(figures[config]), "sequences": figures[config]} for name, config in items.items()
+            }
+            for part, items in rows.items()
+        },
+    }
+
+
+def means(sequences: dict[str, dict[str, Any]]) -> dict[str, float | None]:
+    """Mean over videos of every measure; None where no video has it."""
+    out: dict[str, float | None] = {}
+    for measure in MEASURES:
+        values = [row[measure] for row in sequences.values() if row[measure] is not None]
+        out[measure] = round(float(np.mean(values)), 4) if values else None
+    return out
+
+
+def show(content: dict[str, Any], console: Console) -> None:
+    """Print a table per part."""
+    model = f"{content['footage']}, model {content['model']['name']} {content['model']['hash']}"
+    titles = {"k": "frames between lessons", "couplings": "couplings of seeds and selection"}
+    for part in (part for part in PARTS if part in content):
+        table = Table(title=f"{titles[part]}: {model}", title_justify="left")
+        names = (part, *MEASURES, "paper's J") if part == "k" else (part, *MEASURES)
+        for index, name in enumerate(names):
+            table.add_column(name, justify="right" if index else "left", no_wrap=True)
+        for name, row in content[part].items():
+            cells = ["none" if row["mean"][key] is None else f"{row['mean'][key]:.3f}" for key in MEASURES]
+            table.add_row(name, *cells, *([f"{PAPER_J[name] / 100:.3f}"] if part == "k" else []))
+        console.print(table)
+
+
+def _parts(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in PARTS:
+            raise argparse.ArgumentTypeError(f"{name}: unknown{configuration.nearest(name, PARTS)}")
+    return names
+
+
+def _whole(least: int) -> Any:
+    def parse(text: str) -> int:
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text}: must be a whole number of at least {least}")
+        return int(text)
+
+    return parse
+
+
+def _setting(text: str) -> str:
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"{text}: must be KEY=VALUE")
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    footage = parser.add_mutually_exclusive_group(required=True)
+    footage.add_argument("--data", type=Path)
+    footage.add_argument("--demo", action="store_true")
+    parser.add_argument("--json", type=Path, help="write every figure here")
+    parser.add_argument("--parts", type=_parts, default=list(PARTS), help=f"of {','.join(PARTS)}; default: both")
+    parser.add_argument("--model", help="shipped model or ONNX file; default: the shipped one")
+    parser.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", help="as the engine")
+    parser.add_argument("--only", help="names of sequences, comma separated")
+    parser.add_argument("--frames", type=_whole(3), metavar="N", help="first N frames of every video only")
+    parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[200, 201, 202, 203])
+    parser.add_argument("--size", default="480x854", metavar="HxW", help="of the built-in scene")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the tables, write the JSON; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        content = measure(options)
+        show(content, Console(width=120))
+        try:
+            machine.write_report(options.json, content)
+        except OSError as error:
+            raise StoreError(f"--json {options.json}: {error.strerror or error}") from None
+    except EngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
