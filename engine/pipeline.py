@@ -6,6 +6,7 @@ only, so a session may run `perceive` of the next frame while `decide` works on 
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,10 +15,12 @@ import numpy as np
 from engine.compose import boxes_and_areas, render_labels
 from engine.config import EngineConfig
 from engine.frame import Frame
-from engine.identity import IdentityBook, Track
+from engine.identity import IdAllocator, IdentityBook, Track
 from engine.perceive.network import Network
 from engine.perceive.perceiver import Perceiver
 from engine.percepts import Percepts
+from engine.prompts.config import PromptsConfig
+from engine.prompts.stage import Prompts
 from engine.propose.candidates import propose
 from engine.scene import CommitInfo, Object, Scene
 from engine.seeds.stage import Seeds
@@ -50,7 +53,7 @@ class _Walked:
 
 
 class Pipeline:
-    """Frames to scenes. State: the flow's previous frame, the seeds, the selection window, the identity book.
+    """Frames to scenes. State: the flow's previous frame, prompts, seeds, the selection window, the identity book.
 
     Args:
         config: every knob.
@@ -65,7 +68,9 @@ class Pipeline:
         self._perceiver = Perceiver(network, config.perceive)
         self.selection = Selection(config.select)
         self.seeds = Seeds(config.seeds)
-        self._book = IdentityBook(config.identity)
+        self.prompts = Prompts(PromptsConfig())
+        self._ids = IdAllocator()
+        self._book = IdentityBook(config.identity, self._ids)
         self._window: dict[int, _Undecided] = {}
         self._walk: list[_Walked] = []
         self.timing_ms: dict[str, float] = {}
@@ -87,6 +92,7 @@ class Pipeline:
             # First frame, a cut, or another image size: nothing before it says where things are now. Objects
             # are remembered by their looks: a black frame or a turn of the camera is no new world.
             scenes += self._cut()
+        percepts = self.prompts.step(percepts, frame.index, frame.image.shape[:2])
         advised = self.seeds.step(percepts, frame.index, percepts.image)
         percepts = advised.percepts
         self._window[frame.index] = _Undecided(
@@ -114,6 +120,42 @@ class Pipeline:
         }
         return scenes
 
+    def track(
+        self,
+        mask: np.ndarray | None = None,
+        box: Sequence[float] | None = None,
+        point: Sequence[float] | None = None,
+        frame_index: int | None = None,
+    ) -> int:
+        """Follow *this one* from the newest frame on (one-shot mode); between steps, in the thread that decides.
+
+        Args:
+            mask: bool [H, W] at frame size; or
+            box: (x0, y0, x1, y1), half-open frame pixels; or
+            point: (x, y), frame pixels.
+            frame_index: a frame other than the newest, of the latest few.
+
+        Returns:
+            A new id, pinned to the object in every scene that shows it, until `untrack` or `reset`.
+
+        Raises:
+            UsageError: what is wrong with the prompt, in one line.
+        """
+        identity = self._ids.next_id
+        index = self.prompts.track(identity, mask, box, point, frame_index)
+        self._ids.next_id += 1
+        # Frames walked without the pinned id are walked again when they become final.
+        self._walk = [walked for walked in self._walk if walked.frame_index < index]
+        return identity
+
+    def untrack(self, identity: int) -> None:
+        """Let a tracked object go; it goes on as an ordinary one.
+
+        Raises:
+            UsageError: an id that is not tracked.
+        """
+        self.prompts.untrack(identity)
+
     def flush(self) -> list[Scene]:
         """Final scenes of every frame still undecided, exact for what was seen."""
         return [self._finalise(commit) for commit in self.selection.flush()]
@@ -124,6 +166,7 @@ class Pipeline:
         scenes = self._cut()
         self._book.reset()
         self.seeds.reset()
+        self.prompts.reset()
         return scenes
 
     def _cut(self) -> list[Scene]:
@@ -145,6 +188,7 @@ class Pipeline:
         self._book = walked.book
         self._book.settle(commit.frame_index)
         undecided = self._window.pop(commit.frame_index)
+        self.prompts.settle(commit.frame_index)
         info = CommitInfo(commit.exact, commit.lag, commit.loss_bound)
         start = time.perf_counter()
         chosen = {track.id: member for track, member in zip(walked.tracks, commit.members, strict=True)}
@@ -158,7 +202,8 @@ class Pipeline:
 
     def _advance(self, book: IdentityBook, frame_index: int, members: tuple[int, ...]) -> _Walked:
         after = book.look_ahead()
-        tracks = after.step(frame_index, self._window[frame_index].percepts, members)
+        percepts = self._window[frame_index].percepts
+        tracks = self.prompts.pinned(frame_index, percepts.masks, members, after.step(frame_index, percepts, members))
         return _Walked(frame_index, members, after, tracks)
 
     def _look_ahead(self, path: list[tuple[int, tuple[int, ...]]]) -> Scene:

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -156,7 +156,8 @@ class Batches:
 
     Args:
         shards: synthetic samples.
-        real: frames the engine labelled, or None.
+        real: sources of frames the engine labelled; drawn from in proportion to the root of their size, so
+            that a large source does not drown a small one.
         real_share: how many of a random batch come from `real`.
         crop: height, width of the training crops, multiples of 32.
     """
@@ -167,10 +168,12 @@ class Batches:
         size: int,
         crop: tuple[int, int],
         seed: int,
-        real: Shards | None = None,
+        real: Sequence[Shards] = (),
         real_share: float = 0.0,
     ) -> None:
         self.shards, self._real, self._real_share = shards, real, real_share
+        roots = np.sqrt([len(source) for source in real])
+        self._source_shares = roots / roots.sum() if len(real) else roots
         self.size, self.crop = size, crop
         self._rng = np.random.default_rng(seed)
 
@@ -208,8 +211,9 @@ class Batches:
         """One random batch."""
         samples = []
         for _ in range(self.size):
-            real = self._real if self._real is not None and self._rng.random() < self._real_share else None
-            shards = self.shards if real is None else real
+            shards = self.shards
+            if self._real and self._rng.random() < self._real_share:
+                shards = self._real[int(self._rng.choice(len(self._real), p=self._source_shares))]
             samples.append(self._one(shards, int(self._rng.integers(0, len(shards))), augment=True))
         return self._stack(samples)
 

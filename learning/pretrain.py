@@ -8,6 +8,7 @@ import os
 import pickle
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -35,7 +36,7 @@ _FULL_SIZE_FROM = 0.78
 
 _CROP, _FULL = (192, 320), (256, 448)
 _FULL_BATCH = 10
-_LABEL_SHARE = 0.25
+_LABEL_SHARE = 0.2
 """Share of frames labelled by the engine in a batch; the rest is synthetic."""
 
 
@@ -68,7 +69,7 @@ class Trainer:
     Args:
         shards: folder with train_* and held_* shards.
         minutes: length of the run on the wall clock; the learning rate follows the clock.
-        labels: folder with label_* shards of real frames (`python -m learning.label`), or None.
+        labels: folders with label_* shards of real frames (`python -m learning.label`), one per source.
         init: model.pt to start from; tensors of other names or shapes start fresh.
         rate: peak of the learning rate.
     """
@@ -81,7 +82,7 @@ class Trainer:
         device: str,
         seed: int,
         batch: int,
-        labels: Path | None = None,
+        labels: Sequence[Path] = (),
         init: Path | None = None,
         rate: float = LEARNING_RATE,
     ) -> None:
@@ -99,7 +100,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(groups, lr=rate)
         self.step, self.elapsed = 0, 0.0
         self.history: list[dict[str, float]] = []
-        self.labels = None if labels is None else Shards(labels, "label")
+        self.labels = [Shards(folder, "label") for folder in labels]
         self.held = Batches(Shards(shards, "held"), 8, _FULL, seed)
         self.batches = Batches(Shards(shards), batch, _CROP, seed, self.labels, _LABEL_SHARE)
         if (out / "last.pt").exists():
@@ -228,7 +229,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--save-every", type=float, default=240, help="seconds between checkpoints")
-    parser.add_argument("--labels", type=Path, help="folder of shards from python -m learning.label")
+    parser.add_argument(
+        "--labels", type=Path, nargs="+", default=[], help="folders of python -m learning.label, one per source"
+    )
     parser.add_argument("--init", type=Path, help="model.pt to start from")
     parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="peak of the learning rate")
     args = parser.parse_args(argv)

@@ -50,18 +50,16 @@ def frame_features(percepts: Percepts, config: PromptsConfig) -> np.ndarray:
     return np.ascontiguousarray(np.concatenate(parts, axis=2))
 
 
-def propagate(
-    features: np.ndarray, pasts: Sequence[Past], wanted: tuple[int, int, int, int], nearness: float
-) -> np.ndarray:
+def propagate(features: np.ndarray, pasts: Sequence[Past], wanted: np.ndarray, nearness: float) -> np.ndarray:
     """v(m) = sum_n A(n, m) y(n) over the windows of all earlier frames, A = softmax_n of the affinity (Eq. 17).
 
-    The affinity of two pixels is -min(|x_n - x_m|^2, 40) - nearness |offset|^2; for features of equal length this is the
-    paper's inner product up to a constant. Offsets are those of the window, so that the motion counts as a cue.
+    The affinity of two pixels is -min(|x_n - x_m|^2, 40) - nearness |offset|^2; for features of equal length this
+    is the paper's inner product up to factors. Offsets are those of the window: the motion counts as a cue.
 
     Args:
         features: float32 [h, w, F] of the new frame.
         pasts: earlier frames; each pixel's votes are normalised over all of them together.
-        wanted: (x0, y0, x1, y1) half-open box of pixels to label; outside it the answer is 0.
+        wanted: bool [h, w], the pixels to label; the others get 0.
         nearness: per squared pixel.
 
     Returns:
@@ -92,7 +90,7 @@ def _vote(
     past: np.ndarray,
     labels: np.ndarray,
     position: np.ndarray,
-    wanted: tuple[int, int, int, int],
+    wanted: np.ndarray,
     radius: int,
     stride: int,
     nearness: np.float32,
@@ -100,9 +98,10 @@ def _vote(
     weights: np.ndarray,
 ) -> None:
     h, w, size = features.shape
-    x0, y0, x1, y1 = wanted
-    for y in range(y0, y1):
-        for x in range(x0, x1):
+    for y in range(h):
+        for x in range(w):
+            if not wanted[y, x]:
+                continue
             column = int(np.floor(position[0, y, x] + np.float32(0.5)))
             row = int(np.floor(position[1, y, x] + np.float32(0.5)))
             vote = np.float32(0.0)

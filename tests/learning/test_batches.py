@@ -82,7 +82,7 @@ def test_batches_keep_image_motion_and_labels_aligned(shard_folder: Path) -> Non
 
 
 def test_real_frames_join_in_their_share(shard_folder: Path) -> None:
-    synthetic, real = Shards(shard_folder), Shards(shard_folder, "held")
+    synthetic, real, other = Shards(shard_folder), Shards(shard_folder, "held"), Shards(shard_folder, "held")
     drawn: list[Shards] = []
 
     class Recorded(Batches):
@@ -90,9 +90,10 @@ def test_real_frames_join_in_their_share(shard_folder: Path) -> None:
             drawn.append(shards)
             return super()._one(shards, index, augment)
 
-    batches = Recorded(synthetic, 50, (192, 320), 0, real, real_share=0.3)
+    batches = Recorded(synthetic, 50, (192, 320), 0, [real, other], real_share=0.5)
     batches.draw()
-    assert 5 <= sum(shards is real for shards in drawn) <= 25
+    assert 5 <= sum(shards is real for shards in drawn) <= 20
+    assert 5 <= sum(shards is other for shards in drawn) <= 20
     drawn.clear()
     Recorded(synthetic, 8, (192, 320), 0).draw()
     assert all(shards is synthetic for shards in drawn)
