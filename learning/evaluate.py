@@ -1,4 +1,4 @@
-"""python -m learning.evaluate: score a model file, frame by frame, on a folder in DAVIS layout.
+"""python -m learning.evaluate: score a model file, frame by frame, on a folder of sequences or of photographs.
 
 What is scored is the network alone, not the engine: no selection over time, no seeds, no identities.
 """
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -156,32 +157,71 @@ def score_davis(model: Path, data: Path) -> list[SequenceScore]:
     ]
 
 
+def score_coco(model: Path, data: Path) -> dict[str, float]:
+    """AP and AR of the network's masks on images/NAME.jpg with instances/NAME.png, each image alone.
+
+    Raises:
+        SourceError: the folder has another layout, or an image or its annotation cannot be read.
+    """
+    # Imported here: robots may score sequences without pycocotools.
+    from learning.average_precision import Answer, AveragePrecision
+
+    images = sorted((data / "images").glob("*.jpg")) + sorted((data / "images").glob("*.png"))
+    if not images:
+        raise SourceError(f"{data} has no images/*.jpg: --metrics coco needs images/ and instances/")
+    network, judge = Network(model), AveragePrecision()
+    for path in track(images, description="images", console=Console(stderr=True)):
+        image = cv2.imread(str(path))
+        truth = cv2.imread(str(data / "instances" / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
+        if image is None or truth is None or truth.shape[:2] != image.shape[:2]:
+            raise SourceError(f"{path} or its instances/{path.stem}.png cannot be read, or their sizes differ")
+        network.reset()
+        out = network.step(image)
+        masks = np.array([_enlarged(mask, truth.shape[:2]) > 0 for mask in out["masks"][0]])
+        judge.add(truth if truth.ndim == 2 else truth[..., 0], Answer(masks, out["scores"][0]))
+    return judge.figures()
+
+
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m learning.evaluate", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="ONNX file")
-    parser.add_argument("--data", type=Path, required=True, help="folder with JPEGImages/ and Annotations/")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="JPEGImages/ and Annotations/ (davis), or images/ and instances/ (coco)",
+    )
     parser.add_argument("--metrics", required=True, help=" | ".join(METRICS))
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args(argv)
     try:
-        if args.metrics == "coco":
-            raise UsageError("--metrics coco is not available yet: use davis")
         if args.metrics not in METRICS:
             raise UsageError(f"--metrics {args.metrics} is unknown: use one of {', '.join(METRICS)}")
-        scores = score_davis(args.model, args.data)
+        content: Any
+        if args.metrics == "coco":
+            content = score_coco(args.model, args.data)
+            table = Table(*content)
+            table.add_row(*(f"{v:.3f}" for v in content.values()))
+        else:
+            scores = score_davis(args.model, args.data)
+            content, table = [asdict(s) for s in scores], _davis_table(scores)
     except EngineError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    Console().print(table)
+    if args.json:
+        args.json.write_text(json.dumps(content, indent=1))
+    return 0
+
+
+def _davis_table(scores: list[SequenceScore]) -> Table:
     table = Table("sequence", "frames", "binary J", "top mask", "best mask", "best of all")
     for s in scores:
         table.add_row(s.name, str(s.frames), *(f"{v:.3f}" for v in (s.binary, s.top, s.best_mask, s.best_any)))
     means = np.mean([(s.binary, s.top, s.best_mask, s.best_any) for s in scores], axis=0)
     table.add_row("mean", str(sum(s.frames for s in scores)), *(f"{v:.3f}" for v in means))
-    Console().print(table)
-    if args.json:
-        args.json.write_text(json.dumps([asdict(s) for s in scores], indent=1))
-    return 0
+    return table
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.stills import Answer, AveragePrecision, answers, outlined, score_stills, still_paths
+from benchmarks.stills import answers, outlined, score_stills, still_paths
 from engine.config import EngineConfig
 from engine.errors import SourceError
 from engine.perceive.network import Network
+from learning.average_precision import Answer, AveragePrecision
 
 SIZE = (60, 80)
 

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from engine.perceive.network import DEFAULT_MODEL
 from learning import evaluate
 from learning.evaluate import iou, score_davis
 
@@ -56,3 +57,13 @@ def test_command_writes_json_and_names_a_wrong_folder(
 def test_unknown_metric_and_missing_model(tmp_path: Path) -> None:
     assert evaluate.main(["--model", "m", "--data", str(tmp_path), "--metrics", "vibes"]) == 2
     assert evaluate.main(["--model", str(tmp_path / "m.onnx"), "--data", str(tmp_path), "--metrics", "davis"]) in (3, 4)
+
+
+def test_photographs_are_scored_like_coco(picture_folder: Path, tmp_path: Path) -> None:
+    arguments = ["--model", str(DEFAULT_MODEL), "--metrics", "coco", "--json", str(tmp_path / "f.json")]
+    assert evaluate.main([*arguments, "--data", str(tmp_path)]) == 3
+    assert evaluate.main([*arguments, "--data", str(picture_folder / "coco")]) == 0
+    figures = json.loads((tmp_path / "f.json").read_text())
+    # Procedural objects on a procedural ground: found, but far from perfectly.
+    assert 0.05 < figures["AP50"] <= 1
+    assert figures["AP"] <= figures["AP50"]
