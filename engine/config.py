@@ -38,7 +38,7 @@ class PerceiveConfig:
 class ProposeConfig:
     """Which candidate masks enter the selection."""
 
-    proposals: int = 32  # candidates per frame; the selection stays below 1 ms up to about 50
+    proposals: int = 32  # candidates per frame before the seeds' own; the selection stays near 1 ms up to 50
     min_area: float = 0.001  # fraction of the image; smaller blobs are specks that make near-copies
     duplicate_iou: float = 0.9  # two masks above this are the same proposal twice
     foreground_thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)  # levels whose blobs become candidates

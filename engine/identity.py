@@ -103,11 +103,13 @@ class IdentityBook:
         self._allocator = allocator or IdAllocator()
         self._tracks: list[Track] = []
         self._latest_index = -1
+        self._cut_at = -1
         self._recognised: dict[int, Track] = {}
 
     def reset(self) -> None:
         """Forget every object; ids go on from where they were."""
         self._tracks = []
+        self._cut_at = -1
         self._recognised = {}
 
     def look_ahead(self) -> "IdentityBook":
@@ -115,6 +117,7 @@ class IdentityBook:
         book = IdentityBook(self._config, self._allocator)
         book._tracks = list(self._tracks)
         book._latest_index = self._latest_index
+        book._cut_at = self._cut_at
         # Needed only while a frame that shows the young id is not final.
         book._recognised = {i: old for i, old in self._recognised.items() if old.seen > self._allocator.settled}
         return book
@@ -132,6 +135,8 @@ class IdentityBook:
             One track per member, in the order of `members`.
         """
         sightings = _sightings(percepts, members)
+        if percepts.flow is None:
+            self._cut_at = frame_index
         self._age(frame_index)
         known = self._carried(percepts.flow)
         tracks = self._tracks
@@ -144,7 +149,7 @@ class IdentityBook:
                     found[int(row)] = known[int(column)]
         else:
             crowded = np.zeros(len(sightings), bool)
-        recalled = self._recall(frame_index, sightings, likeness, found, percepts.flow is None)
+        recalled = self._recall(frame_index, sightings, likeness, found)
         result = []
         for i, sighting in enumerate(sightings):
             before = found.get(i)
@@ -200,7 +205,10 @@ class IdentityBook:
         if flow is None:
             return []
         carried = [
-            j for j, track in enumerate(self._tracks) if self._latest_index - track.seen <= self._config.carry_frames
+            j
+            for j, track in enumerate(self._tracks)
+            # Before the cut it was somewhere else.
+            if track.seen >= self._cut_at and self._latest_index - track.seen <= self._config.carry_frames
         ]
         if carried:
             moved = _gathered(np.stack([self._tracks[j].mask for j in carried]), source_pixels(flow))
@@ -247,7 +255,7 @@ class IdentityBook:
         return similarity, (swallowed & current).sum(axis=1) > 1
 
     def _recall(
-        self, frame_index: int, sightings: list[_Sighting], likeness: np.ndarray, found: dict[int, int], cut: bool
+        self, frame_index: int, sightings: list[_Sighting], likeness: np.ndarray, found: dict[int, int]
     ) -> dict[int, int]:
         """Objects out of sight that come back: position in `sightings` to position in the list of tracks.
 
@@ -265,7 +273,9 @@ class IdentityBook:
             or likeness[i, found[i]] < config.doubtful_likeness
         ]
         away = [
-            j for j, track in enumerate(self._tracks) if j not in taken and (cut or track.seen < self._latest_index)
+            j
+            for j, track in enumerate(self._tracks)
+            if j not in taken and (track.seen < self._cut_at or track.seen < self._latest_index)
         ]
         if not asking or not away:
             return {}
@@ -274,6 +284,7 @@ class IdentityBook:
         tracks = [self._tracks[j] for j in away]
         seen = np.array([track.seen for track in tracks])
         gap = frame_index - seen
+        elsewhere = seen < self._cut_at
         drift = np.array([track.velocity for track in tracks]) * np.minimum(gap, 10)[:, None]
         expected = np.array([track.place for track in tracks]) + drift
         value = np.zeros((len(asking), len(away)))
@@ -285,17 +296,17 @@ class IdentityBook:
             born, needed = frame_index, np.full(len(away), config.recall_similarity)
             distance = np.hypot(*(sighting.place - expected).T)
             closeness = np.exp(-distance / (width * (0.1 + 0.01 * gap)))
-            if not cut:
-                needed -= config.near_bonus * closeness
+            if config.recall_similarity <= 1.0:
+                needed -= np.where(elsewhere, 0.0, config.near_bonus * closeness)
             if i in found:
                 own = self._tracks[found[i]]
                 if self._is_young(own, frame_index):
                     born = own.born
                 else:
                     needed = np.maximum(needed, likeness[i, found[i]] + config.doubt_margin)
-            reachable = cut | (distance <= config.pace * width * gap)
+            reachable = elsewhere | (distance <= config.pace * width * gap)
             back = reachable & (seen < born) & (alike[row] >= needed)
-            value[row, back] = 1.0 + alike[row, back] + 0.2 * closeness[back]
+            value[row, back] = 1.0 + alike[row, back] + 0.2 * np.where(elsewhere, 0.0, closeness)[back]
         return {
             asking[row]: away[column]
             for row, column in zip(*linear_sum_assignment(-value), strict=True)

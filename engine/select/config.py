@@ -60,3 +60,8 @@ class SelectionConfig:
     def near_copy_iou(self) -> float:
         """Union overlap above which a combination is left out; 1 keeps every one."""
         return 1.0 if self.paper_mode else self.diversity_iou
+
+    @property
+    def both_empty(self) -> float:
+        """Consistency loss of two frames that both select nothing; the paper's examples always hold something."""
+        return 0.0 if self.paper_mode else -1.0

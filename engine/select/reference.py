@@ -143,14 +143,18 @@ def slow_source(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return row.clip(0, h - 1), column.clip(0, w - 1), inside
 
 
-def slow_consistency_loss(past: np.ndarray, newest: np.ndarray, flow: np.ndarray | None) -> float:
+def slow_consistency_loss(
+    past: np.ndarray, newest: np.ndarray, flow: np.ndarray | None, both_empty: float = -1.0
+) -> float:
     """Eq. 5 of two bool [h, w] selections; `flow` moves the past first."""
     counted = np.ones(past.shape, bool)
     if flow is not None:
         row, column, counted = slow_source(flow)
         past = past[row, column]
     either = ((past | newest) & counted).sum()
-    return -float((past & newest & counted).sum() / either) if either else 0.0
+    if either:
+        return -float((past & newest & counted).sum() / either)
+    return 0.0 if newest.any() else both_empty
 
 
 def slow_flow_loss(
@@ -220,7 +224,9 @@ def slow_costs(
         for j, past in enumerate(selected):
             for k, foreground in enumerate(foregrounds):
                 warp = percepts.flow if config.warped else None
-                table[j, k] = config.lambda_consistency * slow_consistency_loss(past, foreground, warp)
+                table[j, k] = config.lambda_consistency * slow_consistency_loss(
+                    past, foreground, warp, config.both_empty
+                )
                 if percepts.flow is not None and percepts.residual is not None:
                     table[j, k] += config.lambda_flow * slow_flow_loss(
                         percepts.flow, percepts.residual, masks, owners[k], past, config.min_flow_px

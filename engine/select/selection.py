@@ -196,7 +196,9 @@ class Selection:
         source = None if percepts.flow is None else source_pixels(percepts.flow)
         weight = config.lambda_consistency / (newest.frame_index - past.frame_index)
         unions = newest.rendered.unions
-        total = weight * consistency_loss(past.rendered.choices, count, unions, source if config.warped else None)
+        total = weight * consistency_loss(
+            past.rendered.choices, count, unions, source if config.warped else None, config.both_empty
+        )
         if source is None or percepts.flow is None or percepts.residual is None or config.lambda_flow == 0.0:
             return total
         flow = residual_flow(percepts.residual)

@@ -142,6 +142,17 @@ def test_a_black_frame_does_not_wipe_what_is_known() -> None:
     assert ids(book, 13, frame(items, flow=None)) == known
 
 
+def test_after_a_cut_nobody_is_known_by_the_place_of_the_old_shot() -> None:
+    book = IdentityBook(IdentityConfig())
+    (red,) = watch(book, 0, 12, [(30, 60, RED)])
+    assert ids(book, 12, frame([], flow=None)) == []
+    # One frame into the new shot somebody of doubtful likeness stands where the red one stood.
+    doubtful = (95, 95, 170)
+    assert ids(book, 13, frame([(30, 60, doubtful)])) != [red]
+    # The red one itself is known by its looks, wherever it is.
+    assert ids(book, 14, frame([(30, 60, doubtful), (20, 100, RED)]))[1] == red
+
+
 def test_reset_forgets_and_forgotten_ids_are_never_given_again() -> None:
     book = IdentityBook(IdentityConfig(forget_after_frames=3, carry_frames=3))
     seen: set[int] = set()

@@ -144,6 +144,8 @@ def test_black_frames_teach_nothing_and_the_object_is_found_again(run: Run, clip
     run.show(clip[LEAD_IN : LEAD_IN + 10])
     run.end()
     assert any(man in ids for ids in run.final_ids(start, start + 5))
+    # Nor is anything seen in them: a speck that stays is no object.
+    assert all(not ids for ids in run.final_ids(LEAD_IN, LEAD_IN + 12))
 
 
 def test_a_hand_over_the_lens_is_neither_the_object_nor_all_there_is(run: Run, clip: list[np.ndarray]) -> None:

@@ -140,12 +140,12 @@ def test_consistency_is_minus_the_overlap_of_selections(seed, shape, n):
     choices = drawn(past_masks, past, background)[2].choices
     masks, combinations, background, flow, _ = random_frame(rng, shape, n)
     unions = drawn(masks, combinations, background)[2].unions
-    for warp in (None, flow):
+    for warp, both_empty in ((None, -1.0), (flow, -1.0), (flow, 0.0)):
         source = None if warp is None else source_pixels(warp)
-        table = consistency_loss(choices, len(past), unions, source)
+        table = consistency_loss(choices, len(past), unions, source, both_empty)
         expected = [
             [
-                slow_consistency_loss(past_masks[list(j)].any(axis=0), masks[list(k)].any(axis=0), warp)
+                slow_consistency_loss(past_masks[list(j)].any(axis=0), masks[list(k)].any(axis=0), warp, both_empty)
                 for k in combinations
             ]
             for j in past
