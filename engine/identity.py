@@ -8,14 +8,21 @@ sight, by appearance and by how far they can have come. Ids are never reused.
 import dataclasses
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from engine.appearance import HISTOGRAM_SIZE, AppearanceMemory, looks_of
+from engine.appearance import HISTOGRAM_SIZE, AppearanceMemory
 from engine.config import IdentityConfig
 from engine.percepts import Percepts
-from engine.select.compiled import compiled
 from engine.select.warp import source_pixels
+from engine.sighting import Sighting, embedding_similarities, gathered, likeness_of, sightings_of
+
+_BLANK = 2.0
+"""Standard deviation in gray levels below which a frame is black, white or a covered lens."""
+
+_SAME_VIEW = 0.5
+"""Correlation of two pictures above which they show the same view in another light."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +83,6 @@ class IdAllocator:
         self.pending = {key: value for key, value in self.pending.items() if key[0] > frame_index}
 
 
-@dataclass(frozen=True, slots=True)
-class _Sighting:
-    """One chosen mask of the frame being assigned, with all that is compared."""
-
-    member: int
-    mask: np.ndarray
-    area: int
-    place: np.ndarray
-    look: np.ndarray | None
-    embedding: np.ndarray | None
-    foreground: float
-    score: float
-
-
 class IdentityBook:
     """Known objects after the latest frame it was shown.
 
@@ -104,12 +97,14 @@ class IdentityBook:
         self._tracks: list[Track] = []
         self._latest_index = -1
         self._cut_at = -1
+        self._view: np.ndarray | None = None
         self._recognised: dict[int, Track] = {}
 
     def reset(self) -> None:
         """Forget every object; ids go on from where they were."""
         self._tracks = []
         self._cut_at = -1
+        self._view = None
         self._recognised = {}
 
     def look_ahead(self) -> "IdentityBook":
@@ -118,6 +113,7 @@ class IdentityBook:
         book._tracks = list(self._tracks)
         book._latest_index = self._latest_index
         book._cut_at = self._cut_at
+        book._view = self._view
         # Needed only while a frame that shows the young id is not final.
         book._recognised = {i: old for i, old in self._recognised.items() if old.seen > self._allocator.settled}
         return book
@@ -134,13 +130,12 @@ class IdentityBook:
         Returns:
             One track per member, in the order of `members`.
         """
-        sightings = _sightings(percepts, members)
-        if percepts.flow is None:
-            self._cut_at = frame_index
+        sightings = sightings_of(percepts, members)
+        self._watch_view(frame_index, percepts)
         self._age(frame_index)
         known = self._carried(percepts.flow)
         tracks = self._tracks
-        likeness = _likeness(sightings, tracks, known)
+        likeness = likeness_of(sightings, tracks, known)
         found: dict[int, int] = {}
         if sightings and known:
             similarity, crowded = self._in_sight(sightings, known, likeness)
@@ -187,6 +182,26 @@ class IdentityBook:
             result.append(track)
         return result if any(a is not b for a, b in zip(result, tracks, strict=True)) else tracks
 
+    def _watch_view(self, frame_index: int, percepts: Percepts) -> None:
+        """Notice that the camera looks elsewhere: without flow, and with a picture unlike the last one.
+
+        A light that is switched on breaks the flow as a cut does, but places keep their meaning. A black
+        frame says nothing about either; the view before it is kept to be compared with.
+        """
+        image = percepts.image
+        seen = image is None or float(cv2.meanStdDev(image)[1].max()) >= _BLANK
+        if percepts.flow is None and seen:
+            before = self._view
+            if (
+                image is None
+                or before is None
+                or before.shape != image.shape
+                or _correlation(before, image) < _SAME_VIEW
+            ):
+                self._cut_at = frame_index
+        if seen:
+            self._view = image
+
     def _age(self, frame_index: int) -> None:
         """Forget who was away too long: a passing speck sooner than an old acquaintance."""
         config = self._config
@@ -211,7 +226,7 @@ class IdentityBook:
             if track.seen >= self._cut_at and self._latest_index - track.seen <= self._config.carry_frames
         ]
         if carried:
-            moved = _gathered(np.stack([self._tracks[j].mask for j in carried]), source_pixels(flow))
+            moved = gathered(np.stack([self._tracks[j].mask for j in carried]), source_pixels(flow))
             for j, mask in zip(carried, moved, strict=True):
                 # Flow that is not its own must not wipe out an object that only stopped or hides.
                 if mask.any():
@@ -219,7 +234,7 @@ class IdentityBook:
         return carried
 
     def _in_sight(
-        self, sightings: list[_Sighting], known: list[int], likeness: np.ndarray
+        self, sightings: list[Sighting], known: list[int], likeness: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Similarity with the tracks that have a place: float64 [members, known], and bool [members] crowded.
 
@@ -238,7 +253,7 @@ class IdentityBook:
         inside = inter / np.maximum(np.minimum(area_a, area_b), 1.0)
         overlap = np.maximum(iou, 0.5 * inside).astype(np.float64)
         similarity = overlap.copy()
-        alike = _embedding_similarities(sightings, tracks)
+        alike = embedding_similarities(sightings, tracks)
         known_alike = ~np.isnan(alike)
         similarity[known_alike] += config.embedding_weight * (alike - overlap)[known_alike]
         near = likeness[:, known]
@@ -255,7 +270,7 @@ class IdentityBook:
         return similarity, (swallowed & current).sum(axis=1) > 1
 
     def _recall(
-        self, frame_index: int, sightings: list[_Sighting], likeness: np.ndarray, found: dict[int, int]
+        self, frame_index: int, sightings: list[Sighting], likeness: np.ndarray, found: dict[int, int]
     ) -> dict[int, int]:
         """Objects out of sight that come back: position in `sightings` to position in the list of tracks.
 
@@ -280,7 +295,7 @@ class IdentityBook:
         if not asking or not away:
             return {}
         height, width = sightings[0].mask.shape
-        alike = _likeness([sightings[i] for i in asking], self._tracks, away)[:, away]
+        alike = likeness_of([sightings[i] for i in asking], self._tracks, away)[:, away]
         tracks = [self._tracks[j] for j in away]
         seen = np.array([track.seen for track in tracks])
         gap = frame_index - seen
@@ -324,7 +339,7 @@ class IdentityBook:
     def _is_young(self, track: Track, frame_index: int) -> bool:
         return frame_index - track.born <= self._config.adopt_frames
 
-    def _newborn(self, frame_index: int, sighting: _Sighting) -> Track:
+    def _newborn(self, frame_index: int, sighting: Sighting) -> Track:
         identity = self._allocator.newborn(frame_index, sighting.member)
         used = {track.label for track in self._tracks}
         label = identity if identity <= 0xFFFF else next(v for v in range(1, 0x10000) if v not in used)
@@ -344,7 +359,7 @@ class IdentityBook:
             label=label,
         )
 
-    def _seen_again(self, track: Track, frame_index: int, sighting: _Sighting, returned: bool, crowded: bool) -> Track:
+    def _seen_again(self, track: Track, frame_index: int, sighting: Sighting, returned: bool, crowded: bool) -> Track:
         rate = self._config.smoothing
         pace = rate if sighting.foreground >= track.foreground else self._config.fading
         gap = max(frame_index - track.seen, 1)
@@ -377,77 +392,8 @@ class IdentityBook:
         )
 
 
-@compiled
-def _gathered(masks: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Masks bool [N, h, w] moved along `source` [h*w], nothing where it is -1."""
-    count, height, width = masks.shape
-    out = np.zeros((count, height, width), np.bool_)
-    for i in range(count):
-        for y in range(height):
-            for x in range(width):
-                s = source[y * width + x]
-                if s >= 0:
-                    out[i, y, x] = masks[i, s // width, s % width]
-    return out
-
-
-def embedding_similarity(a: np.ndarray, b: np.ndarray) -> float:
-    """R = 2 / (1 + exp ||a - b||^2) in (0, 1] (Eq. 1 of Seeds), the measure the embedding was trained for."""
-    # Beyond 50 the similarity is zero to any use, and exp would overflow further on.
-    return 2.0 / (1.0 + float(np.exp(min(float(np.sum((a - b) ** 2)), 50.0))))
-
-
-def _embedding_similarities(sightings: list[_Sighting], tracks: list[Track]) -> np.ndarray:
-    """float64 [members, tracks]: `embedding_similarity` of each pair; nan where either has no embedding."""
-    out = np.full((len(sightings), len(tracks)), np.nan)
-    rows = [i for i, sighting in enumerate(sightings) if sighting.embedding is not None]
-    columns = [j for j, track in enumerate(tracks) if track.embedding is not None]
-    if rows and columns:
-        a = np.array([sightings[i].embedding for i in rows])
-        b = np.array([tracks[j].embedding for j in columns])
-        squared = ((a[:, None] - b[None]) ** 2).sum(axis=2)
-        out[np.ix_(rows, columns)] = 2.0 / (1.0 + np.exp(np.minimum(squared, 50.0)))
-    return out
-
-
-def _likeness(sightings: list[_Sighting], tracks: list[Track], wanted: list[int]) -> np.ndarray:
-    """float64 [members, tracks]: how much each mask looks like each wanted memory; nan where there is no look."""
-    out = np.full((len(sightings), len(tracks)), np.nan)
-    rows = [i for i, sighting in enumerate(sightings) if sighting.look is not None]
-    if rows:
-        looks = np.array([sightings[i].look for i in rows])
-        for j in wanted:
-            if len(tracks[j].memory.samples):
-                out[rows, j] = tracks[j].memory.likeness(looks)
-    return out
-
-
-def _sightings(percepts: Percepts, members: tuple[int, ...]) -> list[_Sighting]:
-    """What is compared of each chosen mask."""
-    masks = percepts.masks[list(members)]
-    if not len(masks):
-        return []
-    looks = looks_of(percepts.image, masks) if percepts.image is not None else None
-    height, width = masks.shape[1:]
-    flat = masks.reshape(len(masks), -1).astype(np.float32)
-    area = flat.sum(axis=1)
-    share = flat / np.maximum(area, 1.0)[:, None]
-    by_row = share.reshape(-1, height, width).sum(axis=2) @ np.arange(height)
-    by_column = share.reshape(-1, height, width).sum(axis=1) @ np.arange(width)
-    foreground = np.where(area > 0, 1.0 - share @ percepts.background.reshape(-1), 0.0)
-    embeddings = None
-    if percepts.embedding is not None:
-        embeddings = share @ percepts.embedding.reshape(len(percepts.embedding), -1).T
-    return [
-        _Sighting(
-            member=member,
-            mask=masks[i],
-            area=int(area[i]),
-            place=np.array([by_row[i], by_column[i]]),
-            look=looks[i] if looks is not None and area[i] else None,
-            embedding=embeddings[i] if embeddings is not None and area[i] else None,
-            foreground=float(foreground[i]),
-            score=float(percepts.scores[member]),
-        )
-        for i, member in enumerate(members)
-    ]
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's correlation of two images of the same size: what gain and offset do not change."""
+    x, y = (image.astype(np.float32) - image.mean() for image in (a, b))
+    scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
+    return float((x * y).sum()) / scale if scale > 0 else 0.0

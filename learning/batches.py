@@ -177,18 +177,19 @@ class Batches:
         self.size, self.crop = size, crop
         self._rng = np.random.default_rng(seed)
 
-    def _one(self, shards: Shards, index: int, augment: bool) -> dict[str, np.ndarray]:
+    def _one(self, shards: Shards, index: int, crop: tuple[int, int] | None) -> dict[str, np.ndarray]:
+        """One sample, cropped to (h, w) and changed at random, or as it is."""
         rng = self._rng
         image, stored, ids, kinds, origin = shards[index]
         motion = np.zeros((FEATURE_CHANNELS, *FEATURE_SIZE), np.float32) if stored is None else stored
         has_motion = stored is not None
-        if augment:
+        if crop is not None:
             if has_motion and rng.random() < 0.12:
                 motion[:], has_motion = 0, False
             elif has_motion and rng.random() < 0.06:
                 image = np.full_like(image, 110) if rng.random() < 0.5 else cv2.GaussianBlur(image, (0, 0), 4)
-            h, w = self.crop
-            y, x = (int(rng.integers(0, (a - b) // 4 + 1)) * 4 for a, b in zip(SIZE, self.crop, strict=True))
+            h, w = crop
+            y, x = (int(rng.integers(0, (a - b) // 4 + 1)) * 4 for a, b in zip(SIZE, crop, strict=True))
             image, motion = image[y : y + h, x : x + w], motion[:, y // 2 : (y + h) // 2, x // 2 : (x + w) // 2]
             ids = ids[y // 2 : (y + h) // 2, x // 2 : (x + w) // 2]
             if rng.random() < 0.5:
@@ -197,7 +198,7 @@ class Batches:
             if rng.random() < 0.08:
                 image = np.repeat(image[..., 1:2], 3, axis=2)
         fields = targets(np.ascontiguousarray(ids), kinds, origin, has_motion, rng)
-        fields["image"] = cv2.LUT(np.ascontiguousarray(image), _table(rng if augment else None))
+        fields["image"] = cv2.LUT(np.ascontiguousarray(image), _table(None if crop is None else rng))
         fields["motion"] = motion
         return fields
 
@@ -210,18 +211,20 @@ class Batches:
     def draw(self) -> Batch:
         """One random batch."""
         samples = []
-        for _ in range(self.size):
+        # Read once: the trainer changes them from another thread, and a batch has one shape.
+        crop, size = self.crop, self.size
+        for _ in range(size):
             shards = self.shards
             if self._real and self._rng.random() < self._real_share:
                 shards = self._real[int(self._rng.choice(len(self._real), p=self._source_shares))]
-            samples.append(self._one(shards, int(self._rng.integers(0, len(shards))), augment=True))
+            samples.append(self._one(shards, int(self._rng.integers(0, len(shards))), crop))
         return self._stack(samples)
 
     def once(self) -> Iterator[Batch]:
         """Every sample once, full size, in order."""
         for start in range(0, len(self.shards), self.size):
             indices = range(start, min(start + self.size, len(self.shards)))
-            yield self._stack([self._one(self.shards, i, augment=False) for i in indices])
+            yield self._stack([self._one(self.shards, i, None) for i in indices])
 
 
 class Prefetch:
@@ -230,13 +233,18 @@ class Prefetch:
     def __init__(self, batches: Batches) -> None:
         self._batches = batches
         self._ready: queue.Queue[Batch] = queue.Queue(maxsize=3)
+        self._error: BaseException | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fill, daemon=True)
         self._thread.start()
 
     def _fill(self) -> None:
         while not self._stop.is_set():
-            batch = self._batches.draw()
+            try:
+                batch = self._batches.draw()
+            except BaseException as error:
+                self._error = error
+                return
             while not self._stop.is_set():
                 try:
                     self._ready.put(batch, timeout=0.2)
@@ -245,8 +253,13 @@ class Prefetch:
                     continue
 
     def next(self) -> Batch:
-        """The next batch."""
-        return self._ready.get()
+        """The next batch; raises what went wrong in drawing it."""
+        while True:
+            try:
+                return self._ready.get(timeout=0.5)
+            except queue.Empty:
+                if self._error is not None:
+                    raise self._error from None
 
     def close(self) -> None:
         """Stop the thread."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.config import IdentityConfig
-from engine.identity import IdentityBook, embedding_similarity
+from engine.identity import IdentityBook
 from engine.percepts import Percepts
 from tests.engine.test_propose import GRID, disc, percepts
 
@@ -145,12 +145,23 @@ def test_a_black_frame_does_not_wipe_what_is_known() -> None:
 def test_after_a_cut_nobody_is_known_by_the_place_of_the_old_shot() -> None:
     book = IdentityBook(IdentityConfig())
     (red,) = watch(book, 0, 12, [(30, 60, RED)])
-    assert ids(book, 12, frame([], flow=None)) == []
+    elsewhere = frame([], flow=None)
+    other = np.random.default_rng(9).integers(0, 255, elsewhere.image.shape, np.uint8)
+    assert ids(book, 12, dataclasses.replace(elsewhere, image=other)) == []
     # One frame into the new shot somebody of doubtful likeness stands where the red one stood.
     doubtful = (95, 95, 170)
     assert ids(book, 13, frame([(30, 60, doubtful)])) != [red]
     # The red one itself is known by its looks, wherever it is.
     assert ids(book, 14, frame([(30, 60, doubtful), (20, 100, RED)]))[1] == red
+
+
+def test_a_light_switched_on_is_no_cut_in_places() -> None:
+    book = IdentityBook(IdentityConfig())
+    (red,) = watch(book, 0, 12, [(30, 60, RED)])
+    lit = frame([], flow=None)
+    brighter = np.clip(frame([(30, 60, RED)]).image * 1.9, 0, 255).astype(np.uint8)
+    assert ids(book, 12, dataclasses.replace(lit, image=brighter)) == []
+    assert ids(book, 13, dataclasses.replace(frame([(30, 60, RED)]), image=brighter)) == [red]
 
 
 def test_reset_forgets_and_forgotten_ids_are_never_given_again() -> None:
@@ -215,8 +226,6 @@ def test_without_colours_the_embedding_decides_between_equal_overlaps() -> None:
         upper[23:30, 34:63], lower[31:38, 34:63] = True, True
         looks = [[0.0, 2.0], [2.0, 0.0]] if swapped else [[2.0, 0.0], [0.0, 2.0]]
         assert ids(book, 1, plain([upper, lower], looks)) == (first[::-1] if swapped else first)
-    assert embedding_similarity(np.zeros(2), np.zeros(2)) == 1.0
-    assert embedding_similarity(np.zeros(2), np.full(2, 99.0)) < 1e-12
 
 
 def test_labels_stay_16_bit_and_distinct_when_ids_outgrow_them() -> None:

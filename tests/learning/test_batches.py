@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from learning.batches import INSTANCES, MEAN, STD, Batches, targets
+from learning.batches import INSTANCES, MEAN, STD, Batch, Batches, Prefetch, targets
 from learning.synthesis.sample import Kind, Origin
 from learning.synthesis.shards import Shards
 
@@ -86,9 +86,9 @@ def test_real_frames_join_in_their_share(shard_folder: Path) -> None:
     drawn: list[Shards] = []
 
     class Recorded(Batches):
-        def _one(self, shards: Shards, index: int, augment: bool) -> dict[str, np.ndarray]:
+        def _one(self, shards: Shards, index: int, crop: tuple[int, int] | None) -> dict[str, np.ndarray]:
             drawn.append(shards)
-            return super()._one(shards, index, augment)
+            return super()._one(shards, index, crop)
 
     batches = Recorded(synthetic, 50, (192, 320), 0, [real, other], real_share=0.5)
     batches.draw()
@@ -97,3 +97,25 @@ def test_real_frames_join_in_their_share(shard_folder: Path) -> None:
     drawn.clear()
     Recorded(synthetic, 8, (192, 320), 0).draw()
     assert all(shards is synthetic for shards in drawn)
+
+
+def test_a_batch_keeps_one_shape_when_the_crop_changes_while_it_is_drawn(shard_folder: Path) -> None:
+    class Switching(Batches):
+        def _one(self, shards: Shards, index: int, crop: tuple[int, int] | None) -> dict[str, np.ndarray]:
+            self.crop = (256, 448)
+            return super()._one(shards, index, crop)
+
+    batches = Switching(Shards(shard_folder), 3, (192, 320), 0)
+    assert batches.draw().image.shape == (3, 3, 192, 320)
+    assert batches.draw().image.shape == (3, 3, 256, 448)
+
+
+def test_what_goes_wrong_in_drawing_reaches_the_trainer(shard_folder: Path) -> None:
+    class Broken(Batches):
+        def draw(self) -> Batch:
+            raise OSError("disk gone")
+
+    prefetch = Prefetch(Broken(Shards(shard_folder), 3, (192, 320), 0))
+    with pytest.raises(OSError, match="disk gone"):
+        prefetch.next()
+    prefetch.close()

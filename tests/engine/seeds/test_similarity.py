@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.identity import embedding_similarity
 from engine.seeds.similarity import FARTHEST, nearest_distances, similarity, squared_distances
 
 
@@ -13,11 +12,6 @@ def test_similarity_is_two_over_one_plus_the_exponential_of_the_squared_distance
     squared = np.array([0.0, 0.1, 1.0, 4.0], np.float32)
     assert similarity(squared) == pytest.approx(2.0 / (1.0 + np.exp(squared)), rel=1e-6)
     assert similarity(np.zeros(1))[0] == 1.0
-
-
-def test_it_is_the_measure_the_identities_use() -> None:
-    a, b = np.random.default_rng(0).normal(size=(2, 16)).astype(np.float32)
-    assert similarity(squared_distances(a[None], b[None]))[0, 0] == pytest.approx(embedding_similarity(a, b), rel=1e-4)
 
 
 def test_far_apart_is_zero_without_overflow() -> None:
