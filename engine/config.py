@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UsageError
+from engine.prompts.config import PromptsConfig
 from engine.seeds.config import SeedsConfig
 from engine.select.config import SelectionConfig
 
@@ -95,6 +96,7 @@ class EngineConfig:
 
     perceive: PerceiveConfig = field(default_factory=PerceiveConfig)
     propose: ProposeConfig = field(default_factory=ProposeConfig)
+    prompts: PromptsConfig = field(default_factory=PromptsConfig)
     seeds: SeedsConfig = field(default_factory=SeedsConfig)
     select: SelectionConfig = field(default_factory=SelectionConfig)
     identity: IdentityConfig = field(default_factory=IdentityConfig)

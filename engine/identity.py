@@ -73,9 +73,13 @@ class IdAllocator:
         """Id of the object first seen as candidate `member` of frame `frame_index`."""
         key = (frame_index, member)
         if key not in self.pending:
-            self.pending[key] = self.next_id
-            self.next_id += 1
+            self.pending[key] = self.fresh()
         return self.pending[key]
+
+    def fresh(self) -> int:
+        """An id nobody had before."""
+        self.next_id += 1
+        return self.next_id - 1
 
     def settle(self, frame_index: int) -> None:
         """Frames up to `frame_index` are final: their newborn keys will not be asked for again."""

@@ -23,6 +23,7 @@ class Past:
         labels: float32 [h, w] in [0, 1], the object there.
         position: float32 [2, h, w], (x, y) in that frame where each pixel of the new frame is expected.
         radius, stride: the window around it, working-grid pixels: every `stride`-th one up to `radius` away.
+        share: how much this frame counts against the others.
     """
 
     features: np.ndarray
@@ -30,6 +31,7 @@ class Past:
     position: np.ndarray
     radius: int
     stride: int = 1
+    share: float = 1.0
 
 
 def frame_features(percepts: Percepts, config: PromptsConfig) -> np.ndarray:
@@ -51,14 +53,16 @@ def frame_features(percepts: Percepts, config: PromptsConfig) -> np.ndarray:
 
 
 def propagate(features: np.ndarray, pasts: Sequence[Past], wanted: np.ndarray, nearness: float) -> np.ndarray:
-    """v(m) = sum_n A(n, m) y(n) over the windows of all earlier frames, A = softmax_n of the affinity (Eq. 17).
+    """Labels by the affinity to every earlier frame: v_k(m) = sum_n A_k(n, m) y_k(n), A_k = softmax_n (Eq. 17).
 
     The affinity of two pixels is -min(|x_n - x_m|^2, 40) - nearness |offset|^2; for features of equal length this
-    is the paper's inner product up to factors. Offsets are those of the window: the motion counts as a cue.
+    is the paper's inner product up to factors. Offsets are those of the window: the motion counts as a cue. The
+    paper compares with one frame; ours are averaged with weights share_k sqrt(W_k), W_k the softmax's denominator:
+    a frame that knows the pixel counts more, but the latest one, always the most alike, does not drown the memory.
 
     Args:
         features: float32 [h, w, F] of the new frame.
-        pasts: earlier frames; each pixel's votes are normalised over all of them together.
+        pasts: earlier frames.
         wanted: bool [h, w], the pixels to label; the others get 0.
         nearness: per squared pixel.
 
@@ -77,6 +81,7 @@ def propagate(features: np.ndarray, pasts: Sequence[Past], wanted: np.ndarray, n
             wanted,
             past.radius,
             past.stride,
+            np.float32(past.share),
             np.float32(nearness),
             votes,
             weights,
@@ -93,6 +98,7 @@ def _vote(
     wanted: np.ndarray,
     radius: int,
     stride: int,
+    share: np.float32,
     nearness: np.float32,
     votes: np.ndarray,
     weights: np.ndarray,
@@ -121,8 +127,10 @@ def _vote(
                     affinity = np.exp(-min(apart, np.float32(CAP)) - nearness * np.float32(dx * dx + dy * dy))
                     vote += affinity * labels[v, u]
                     weight += affinity
-            votes[y, x] += vote
-            weights[y, x] += weight
+            if weight > np.float32(0.0):
+                trust = share * np.sqrt(weight)
+                votes[y, x] += trust * vote / weight
+                weights[y, x] += trust
 
 
 @compiled_sum

@@ -26,7 +26,6 @@ class PromptsConfig:
     proposal_share: float = 0.2  # its say about the border; more is worse at once, none drifts over seconds
 
     lost_share: float = 0.15  # of its usual area; what is left below this is no object
-    strange_likeness: float = 0.45  # colours less alike than this are somebody else
     recall_likeness: float = 0.72  # colours this alike, seen elsewhere, are the object that was lost
     near_bonus: float = 0.08  # taken off that where it was last seen
     recall_shares: tuple[float, float] = (0.25, 3.0)  # of its usual area, for what may be the object again
@@ -37,7 +36,7 @@ class PromptsConfig:
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("embedding_scale", "colour_scale", "nearness"):
             self._require(name, 0.0 <= getattr(self, name) < float("inf"), ">= 0 and finite")
-        for name in ("agreement", "proposal_share", "lost_share", "strange_likeness", "recall_likeness", "near_bonus"):
+        for name in ("agreement", "proposal_share", "lost_share", "recall_likeness", "near_bonus"):
             self._require(name, 0.0 <= getattr(self, name) <= 1.0, "0 ... 1")
         low, high = self.recall_shares if len(self.recall_shares) == 2 else (1.0, 0.0)
         self._require("recall_shares", 0.0 < low < high, "two values above 0, ascending")

@@ -9,7 +9,7 @@ from engine.errors import UsageError
 from engine.percepts import Percepts
 from engine.prompts.affinity import nearest
 
-_FITTING_BOX = 0.5
+_FITTING_BOX = 0.7
 """Overlap of a candidate's box with the one given from which it is what was meant."""
 
 _SURE_SHARE = 0.5
@@ -99,9 +99,7 @@ def labels_of_point(
     height, width = frame_size
     values = _numbers("point", point, 2)
     if not (0 <= values[0] < width and 0 <= values[1] < height):
-        raise UsageError(
-            f"track point={_shown(values)}: must be inside the frame, x < {width} and y < {height}, from 0"
-        )
+        raise UsageError(f"track point={_shown(values)}: must be inside the frame, below ({width}, {height})")
     h, w = percepts.background.shape
     x, y = int(values[0] * w / width), int(values[1] * h / height)
     under = np.flatnonzero(percepts.masks[:, y, x])
@@ -130,9 +128,10 @@ def _grown_in_box(box: tuple[float, float, float, float], features: np.ndarray) 
     rim = near & ~inside & ~ellipse
     core = features[middle] if middle.any() else features[ellipse]
     flat = features[inside | ellipse]
-    grown = np.zeros((h, w), np.float32)
+    grown: np.ndarray = np.zeros((h, w), np.float32)
     grown[inside | ellipse] = nearest(flat, core) < nearest(flat, features[rim])
-    return grown if grown.sum() >= 0.2 * ellipse.sum() else ellipse.astype(np.float32)
+    chosen: np.ndarray = grown if grown.sum() >= 0.2 * ellipse.sum() else ellipse.astype(np.float32)
+    return chosen
 
 
 def _grown_from_point(x: int, y: int, features: np.ndarray) -> np.ndarray:
@@ -150,7 +149,8 @@ def _grown_from_point(x: int, y: int, features: np.ndarray) -> np.ndarray:
     if grown.mean() > _LARGEST_GROWN or grown.sum() < 4:
         # Nothing tells it from the rest: a spot to start from.
         grown = np.hypot(*(np.mgrid[0:h, 0:w] - np.array([y, x])[:, None, None])) <= 2.0
-    return grown.astype(np.float32)
+    spot: np.ndarray = grown.astype(np.float32)
+    return spot
 
 
 def _numbers(name: str, values: Sequence[float], count: int) -> list[float]:

@@ -14,9 +14,15 @@ from engine.prompts.config import PromptsConfig
 _MEMORY_RADIUS_PX, _MEMORY_STRIDE_PX = 4, 2
 """Window in remembered frames: the object is aligned by place and size only, hence wide and sparse."""
 
+_FIRST_SHARE, _LATER_SHARE = 2.0, 0.5
+"""Of remembered frames, against the previous one: only the first is known to be right."""
+
 _LOOKS = 8
 _SAMPLES = 24
 _MIN_AREA_PX = 4
+_ALIKE = 4.0
+"""Squared feature distance up to which a pixel may be the object's, wherever it is."""
+
 _SMOOTHING = 0.05
 """Of the usual area: slow, so that hiding behind something for a second does not make an object small."""
 
@@ -78,9 +84,9 @@ class Prompt:
         return self._latest is None
 
     @property
-    def remembered(self) -> int:
-        """Frames in the memory."""
-        return len(self._memory)
+    def memory_frames(self) -> list[int]:
+        """Indices of the frames in the memory, ascending."""
+        return [entry.frame_index for entry in self._memory]
 
     def step(self, sight: Sight) -> np.ndarray | None:
         """The object in the next frame: float32 [h, w] in [0, 1], or None while it is out of sight."""
@@ -115,15 +121,14 @@ class Prompt:
         for entry in self._memory:
             # The usual size, not that of the visible part, or an object half hidden would seem far away.
             scale = np.float32(np.clip(np.sqrt(entry.area / max(area, 0.5 * self._area)), 0.5, 2.0))
+            share = _FIRST_SHARE if entry is self._memory[0] else _LATER_SHARE
             moved = entry.place[:, None, None] + scale * (_grid(*warped.shape) - place[:, None, None])
-            pasts.append(Past(entry.features, entry.labels, moved, _MEMORY_RADIUS_PX, _MEMORY_STRIDE_PX))
+            pasts.append(Past(entry.features, entry.labels, moved, _MEMORY_RADIUS_PX, _MEMORY_STRIDE_PX, share))
         labels = np.where(inside, warped, propagate(sight.features, pasts, wanted, config.nearness))
         labels = _without_crumbs(self._sharpened(labels, sight.percepts))
         mask = labels > 0.5
         area = float(mask.sum())
         if area < max(_MIN_AREA_PX, config.lost_share * self._area):
-            return None
-        if self._likeness(sight, mask[None])[0] < config.strange_likeness:
             return None
         self.certainty = float(np.clip(2.0 * labels[mask].mean() - 1.0, 0.0, 1.0))
         return labels
@@ -176,21 +181,21 @@ class Prompt:
         likely = alike + (0.0 if cut else config.near_bonus) * closeness
         likely[~(cut | (distance <= config.pace * masks.shape[2] * gap + np.sqrt(self._area)))] = 0.0
         if self._twins is not None:
-            shared = (masks & self._twins).reshape(len(masks), -1).mean(axis=1)
-            likely[shared > 0.3 * masks.reshape(len(masks), -1).mean(axis=1)] = 0.0
+            likely[(masks & self._twins).sum(axis=(1, 2)) > 0.3 * masks.sum(axis=(1, 2))] = 0.0
         best = int(likely.argmax())
         if likely[best] < config.recall_likeness:
             return None
         self._twins = None
         self.certainty = float(alike[best])
-        return soft[best]
+        labels: np.ndarray = soft[best]
+        return labels
 
     def _alike(self, sight: Sight) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Whatever may be the object by its size: masks bool and float32 [n, h, w], and likeness float32 [n]."""
         found = self._found_by_affinity(sight)
         soft = np.concatenate([sight.percepts.masks.astype(np.float32), found])
         masks = soft > 0.5
-        areas = masks.reshape(len(masks), -1).sum(axis=1)
+        areas = masks.sum(axis=(1, 2))
         low, high = self._config.recall_shares
         fits = (areas >= max(_MIN_AREA_PX, low * self._area)) & (areas <= high * self._area)
         return masks[fits], soft[fits], self._likeness(sight, masks[fits])
@@ -199,9 +204,9 @@ class Prompt:
         """bool [h, w]: what was as alike while the object itself was still in sight, hence is somebody else."""
         masks, _, alike = self._alike(sight)
         own = self._labels > 0.25
-        apart = (masks & own).reshape(len(masks), -1).sum(axis=1) == 0
-        twins: np.ndarray = masks[apart & (alike >= self._config.recall_likeness - self._config.near_bonus)].any(axis=0)
-        return twins if twins.any() else None
+        apart = ~(masks & own).any(axis=(1, 2))
+        others = masks[apart & (alike >= self._config.recall_likeness - self._config.near_bonus)]
+        return np.logical_or.reduce(others, axis=0) if len(others) else None
 
     def _carry_twins(self, flow: np.ndarray | None) -> None:
         if flow is None:
@@ -228,8 +233,11 @@ class Prompt:
         coarse = np.ascontiguousarray(sight.features[::2, ::2])
         flat = coarse.reshape(-1, coarse.shape[2])
         own = nearest(flat, np.concatenate(inner))
-        other = nearest(flat, np.concatenate(outer))
-        hit = ((own < other) & (own < 4.0)).reshape(coarse.shape[:2]).astype(np.uint8)
+        alike = np.flatnonzero(own < _ALIKE)
+        nearer = own[alike] < nearest(flat[alike], np.concatenate(outer))
+        hit: np.ndarray = np.zeros(len(flat), np.uint8)
+        hit[alike[nearer]] = 1
+        hit = hit.reshape(coarse.shape[:2])
         count, components, stats, _ = cv2.connectedComponentsWithStats(hit, connectivity=4)
         h, w = sight.features.shape[:2]
         blobs = []
@@ -274,8 +282,8 @@ def _sampled(rows: np.ndarray) -> np.ndarray:
 
 def _overlaps(mask: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Intersection over union of bool [h, w] with each of [N, h, w]: float64 [N]."""
-    inter = (masks & mask).reshape(len(masks), -1).sum(axis=1)
-    union = (masks | mask).reshape(len(masks), -1).sum(axis=1)
+    inter = (masks & mask).sum(axis=(1, 2))
+    union = (masks | mask).sum(axis=(1, 2))
     overlap: np.ndarray = inter / np.maximum(union, 1)
     return overlap
 

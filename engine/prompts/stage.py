@@ -1,6 +1,7 @@
 """All prompted objects of a stream: before each selection they join the candidates, after it they keep their ids."""
 
 import dataclasses
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,11 @@ class Prompts:
         self._recent: deque[_Recent] = deque(maxlen=config.recent_frames)
         self._pins: dict[int, dict[int, _Pin]] = {}
 
+    @property
+    def room(self) -> int:
+        """How many more objects may be followed."""
+        return self._config.objects - len(self.objects)
+
     def reset(self) -> None:
         """Forget every object and frame (another source)."""
         self.objects.clear()
@@ -88,7 +94,7 @@ class Prompts:
         given = [name for name, value in (("mask", mask), ("box", box), ("point", point)) if value is not None]
         if len(given) != 1:
             raise UsageError(f"track: got {' and '.join(given) or 'nothing'}; give one of mask, box, point")
-        if len(self.objects) >= self._config.objects:
+        if self.room <= 0:
             raise UsageError(f"track: {len(self.objects)} objects are followed already, the most; untrack one first")
         frames = self._since(frame_index)
         recent = frames[0]
@@ -126,25 +132,18 @@ class Prompts:
         self._recent.append(recent)
         if not self.objects:
             return percepts
+        start = time.perf_counter()
         sight = self._sight(recent)
-        found = []
+        found: list[tuple[np.ndarray, float]] = []
         for prompt in self.objects.values():
             labels = prompt.step(sight)
             if labels is not None:
                 self._pin(frame_index, prompt.identity, labels, len(percepts.masks) + len(found))
                 found.append((labels, _LOWEST_SCORE + _SCORE_RANGE * prompt.certainty))
-        if not found:
-            return percepts
-        soft = np.clip(np.stack([labels for labels, _ in found]), 0.0025, 0.9975).astype(np.float32)
-        logits = np.log(soft / (1.0 - soft))
-        masks = logits > 0
-        scores = _yielding(percepts, masks)
-        return dataclasses.replace(
-            percepts,
-            masks=np.concatenate([percepts.masks, masks]),
-            scores=np.concatenate([scores, np.array([score for _, score in found], np.float32)]),
-            logits=np.concatenate([percepts.logits, logits]),
-        )
+        if found:
+            percepts = _joined(percepts, found)
+        timing = {**percepts.timing_ms, "prompts": (time.perf_counter() - start) * 1e3}
+        return dataclasses.replace(percepts, timing_ms=timing)
 
     def pinned(self, frame_index: int, masks: np.ndarray, members: tuple[int, ...], tracks: list[Track]) -> list[Track]:
         """`tracks` with the pinned id on each selected mask that is a prompted object, or overlaps it best.
@@ -209,6 +208,20 @@ class Prompts:
 def _overlap(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of two bool [h, w]."""
     return float((a & b).sum()) / max(float((a | b).sum()), 1.0)
+
+
+def _joined(percepts: Percepts, found: list[tuple[np.ndarray, float]]) -> Percepts:
+    """Percepts with soft labels float32 [h, w] and their scores as further candidates."""
+    soft = np.clip(np.stack([labels for labels, _ in found]), 0.0025, 0.9975).astype(np.float32)
+    logits = np.log(soft / (1.0 - soft))
+    masks = logits > 0
+    scores = np.array([score for _, score in found], np.float32)
+    return dataclasses.replace(
+        percepts,
+        masks=np.concatenate([percepts.masks, masks]),
+        scores=np.concatenate([_yielding(percepts, masks), scores]),
+        logits=np.concatenate([percepts.logits, logits]),
+    )
 
 
 def _yielding(percepts: Percepts, prompted: np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """The hot path as a whole: every frame gets one provisional and one final scene, in order."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -106,3 +108,24 @@ def test_runs_are_repeatable(network: Network, frames: list[Frame]) -> None:
     first, second = run(network, frames), run(network, frames)
     assert [s.objects for s in first] == [s.objects for s in second]
     assert all((a.labels == b.labels).all() for a, b in zip(first, second, strict=True))
+
+
+def test_warming_up_compiles_what_the_first_frames_would_wait_for(default_model: Path) -> None:
+    # In a process of its own: here other tests may have compiled everything already.
+    program = """
+import sys
+from pathlib import Path
+from engine.config import EngineConfig
+from engine.perceive.network import Network
+from engine.pipeline import warm_up
+from engine.prompts import affinity
+from engine.seeds import similarity
+from engine.select import flow_loss
+warm_up(EngineConfig(), Network(Path(sys.argv[1])))
+cold = [f.__name__ for f in (similarity._nearest, flow_loss._explained, affinity._vote) if not f.signatures]
+sys.exit(" ".join(cold))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(default_model)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
