@@ -123,7 +123,7 @@ from engine.seeds import similarity
 from engine.select import flow_loss
 warm_up(EngineConfig(), Network(Path(sys.argv[1])))
 cold = [f.__name__ for f in (similarity._nearest, flow_loss._explained, affinity._vote) if not f.signatures]
-sys.exit(" ".join(cold))
+sys.exit(" ".join(cold) or 0)
 """
     done = subprocess.run(
         [sys.executable, "-c", program, str(default_model)], capture_output=True, text=True, check=False
