@@ -16,7 +16,7 @@ from engine.select.selection import Commit, Selection, SelectionStep
 
 
 class WithoutMotion(Network):
-    """The network with its motion input zeroed; flow still reaches the selection and the identities."""
+    """The network with its motion input zeroed; flow still reaches the seeds, the selection and the identities."""
 
     def run(self, small: np.ndarray, features: np.ndarray | None) -> NetworkOutput:
         """One forward pass on the image alone."""
@@ -90,7 +90,9 @@ def ablations(config: EngineConfig, model: str | None, others: list[tuple[str, s
     """
     path, threads = resolve_model(model), config.perceive.threads
     whole = Network(path, threads=threads)
-    alone = configuration.apply(config, {"select.lag": 0, "select.lambda_consistency": 0.0, "select.lambda_flow": 0.0})
+    without_seeds = {"seeds.enabled": False}
+    no_history = {"select.lag": 0, "select.lambda_consistency": 0.0, "select.lambda_flow": 0.0, **without_seeds}
+    seedless, alone = configuration.apply(config, without_seeds), configuration.apply(config, no_history)
     out = [
         _variant("motion off", "motion input of the network zeroed", config, WithoutMotion(path, threads=threads)),
         _variant("image off", "image input zero after normalisation", config, WithoutImage(path, threads=threads)),
@@ -100,7 +102,8 @@ def ablations(config: EngineConfig, model: str | None, others: list[tuple[str, s
             f"{whole.name} {whole.hash}",
             lambda: _greedy_pipeline(config, whole),
         ),
-        _variant("history off", "lag 0, no consistency, no flow loss: each frame's cheapest masks", alone, whole),
+        _variant("seeds off", "no seed candidates, no memories, no tracked masks", seedless, whole),
+        _variant("history off", "lag 0, no consistency, no flow loss, no seeds: each frame's cheapest", alone, whole),
     ]
     for name, other in others:
         out.append(_variant(name, f"model {Path(other).name}", config, Network(resolve_model(other), threads=threads)))

@@ -29,9 +29,10 @@ from rich.table import Table
 from benchmarks import machine
 from benchmarks.davis import Sequence, sequences
 from benchmarks.measures import InstanceScore, SequenceScore, iou
+from benchmarks.options import at_least, engine_config, seed_list
 from engine import config as configuration
 from engine.config import EngineConfig
-from engine.errors import EngineError, SourceError, StoreError, UsageError
+from engine.errors import EngineError, SourceError, UsageError
 from engine.frame import Frame
 from engine.perceive.network import Network, resolve_model
 from engine.percepts import Percepts
@@ -177,9 +178,11 @@ def shots(options: argparse.Namespace) -> Iterator[Shot]:
 
     Raises:
         SourceError: no annotated sequences in DATA.
-        UsageError: --only names none of them.
+        UsageError: --only names none of them, or --seeds none.
     """
     if options.demo:
+        if not options.seeds:
+            raise UsageError("--seeds is empty: give at least one")
         for seed in options.seeds:
             yield demo_shot(seed, options.frames or _DEMO_FRAMES, options.size)
         return
@@ -196,7 +199,7 @@ def shots(options: argparse.Namespace) -> Iterator[Shot]:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Every variant asked for on every video, as the report's content."""
-    base = configuration.apply(EngineConfig(), dict(item.split("=", 1) for item in options.set))
+    base = engine_config(options.set)
     network = Network(resolve_model(options.model), threads=base.perceive.threads)
     # k = 1 and "all on" are one engine: what is configured alike runs once.
     rows = {
@@ -254,21 +257,6 @@ def _parts(text: str) -> list[str]:
     return names
 
 
-def _whole(least: int) -> Any:
-    def parse(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text}: must be a whole number of at least {least}")
-        return int(text)
-
-    return parse
-
-
-def _setting(text: str) -> str:
-    if "=" not in text:
-        raise argparse.ArgumentTypeError(f"{text}: must be KEY=VALUE")
-    return text
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     footage = parser.add_mutually_exclusive_group(required=True)
@@ -277,10 +265,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--parts", type=_parts, default=list(PARTS), help=f"of {','.join(PARTS)}; default: both")
     parser.add_argument("--model", help="shipped model or ONNX file; default: the shipped one")
-    parser.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", help="as the engine")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as the engine")
     parser.add_argument("--only", help="names of sequences, comma separated")
-    parser.add_argument("--frames", type=_whole(3), metavar="N", help="first N frames of every video only")
-    parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[200, 201, 202, 203])
+    parser.add_argument("--frames", type=at_least(3), metavar="N", help="first N frames of every video only")
+    parser.add_argument("--seeds", type=seed_list, default=[200, 201, 202, 203])
     parser.add_argument("--size", default="480x854", metavar="HxW", help="of the built-in scene")
     return parser
 
@@ -291,10 +279,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         content = measure(options)
         show(content, Console(width=120))
-        try:
-            machine.write_report(options.json, content)
-        except OSError as error:
-            raise StoreError(f"--json {options.json}: {error.strerror or error}") from None
+        machine.write_report(options.json, content)
     except EngineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

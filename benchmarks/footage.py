@@ -33,7 +33,7 @@ class Judge(Protocol):
     """What looks at the scored frames of a sequence."""
 
     def perceived(self, percepts: Percepts, truth: np.ndarray, index: int) -> None:
-        """Candidates of a frame, before anything is decided; truth is integer [H, W]."""
+        """Candidates of the network and the foreground map, before the seeds; truth is integer [H, W]."""
 
     def decided(self, scene: Scene, truth: np.ndarray) -> None:
         """A provisional or final scene."""
@@ -114,14 +114,14 @@ def moving_pixels(truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class InstanceJudge:
-    """Best overlap per annotated instance: among candidates, among published masks, for one id (`InstanceScore`)."""
+    """Best overlap per annotated instance: of candidates, of published masks, of one id (`InstanceScore`)."""
 
     def __init__(self) -> None:
         self._score = InstanceScore()
         self._candidates: dict[int, np.ndarray] = {}
 
     def perceived(self, percepts: Percepts, truth: np.ndarray, index: int) -> None:
-        """Keep the frame's candidates until its masks are final."""
+        """Keep the candidates of the network and the foreground map, before the seeds, until the masks are final."""
         self._candidates[index] = enlarged(percepts.logits, truth.shape)
 
     def decided(self, scene: Scene, truth: np.ndarray) -> None:

@@ -7,6 +7,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from engine.errors import StoreError
+
 
 def describe() -> dict[str, Any]:
     """Processor, cores, Python and the versions of the packages that decide speed."""
@@ -26,8 +28,16 @@ def describe() -> dict[str, Any]:
 
 
 def write_report(path: Path | None, result: dict[str, Any]) -> None:
-    """Write `result` with the machine it was measured on as JSON; nothing without a path."""
+    """Write `result` with the machine it was measured on as JSON, folders included; nothing without a path.
+
+    Raises:
+        StoreError: it cannot be written there.
+    """
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": describe(), **result}, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps({"machine": describe(), **result}, indent=2) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"--json {path}: {error.strerror or error}; give a file that can be written") from None

@@ -153,10 +153,10 @@ class InstanceScore:
     """How well each annotated instance is met over a sequence; first and last frame are the caller's to leave out.
 
     Every figure is the mean over instances of the mean over the frames in which the instance is annotated.
-    best_candidate: the best of all candidate masks of the frame, a ceiling for any selection. best_mask: the
-    best published mask of the frame, whatever its id. best_id: the one published id that fits this instance
-    best over the whole sequence, 0 where it is absent; two instances may choose the same id. All three choose
-    with the annotation.
+    best_candidate: the best of the candidates of the network and the foreground map, before the seeds; the seeds
+    add candidates and tracked masks later, so that a published mask may be better. best_mask: the best published
+    mask of the frame, whatever its id. best_id: the one published id that fits this instance best over the whole
+    sequence, 0 where it is absent; two instances may choose the same id. All three choose with the annotation.
     """
 
     def __init__(self) -> None:

@@ -204,7 +204,11 @@ def main(arguments: list[str] | None = None) -> int:
         content[name] = {"summary": summarise(videos), "videos": videos}
     if any(seed < TUNING_SEEDS_END for seed in seeds):
         print(f"note: seeds below {TUNING_SEEDS_END} were used for tuning")
-    machine.write_report(options.json, content)
+    try:
+        machine.write_report(options.json, content)
+    except EngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     return 0
 
 

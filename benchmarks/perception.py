@@ -65,7 +65,12 @@ def main(argv: list[str] | None = None) -> int:
         table.add_row(name, *(f"{value:.2f}" for value in row.values()))
     Console(width=100).print(table)
     model = {"name": network.name, "hash": network.hash}
-    machine.write_report(options.json, {"source": options.source, "frames": len(images), "model": model, "ms": result})
+    report = {"source": options.source, "frames": len(images), "model": model, "ms": result}
+    try:
+        machine.write_report(options.json, report)
+    except EngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     return 0
 
 

@@ -10,7 +10,6 @@ layout itself. The shipped model has seen animals/ and coco/ in training, nothin
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,9 @@ from benchmarks.ablations import Ablation, ablations
 from benchmarks.contact_sheet import Tile, tiles, write_sheet
 from benchmarks.davis import Sequence, change_sequence, sequences
 from benchmarks.footage import ForegroundJudge, InstanceJudge, Judge, MovingJudge, Recorder, run_sequence
+from benchmarks.options import at_least, engine_config
 from benchmarks.stills import score_stills
 from engine import config as configuration
-from engine.config import EngineConfig
 from engine.errors import EngineError, SourceError, StoreError, UsageError
 from engine.perceive.network import Network, resolve_model
 from engine.pipeline import Pipeline
@@ -57,8 +56,7 @@ class Run:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        settings = dict(item.split("=", 1) for item in options.set)
-        self.config: EngineConfig = configuration.apply(EngineConfig(), settings)
+        self.config = engine_config(options.set)
         self.network = Network(resolve_model(options.model), threads=self.config.perceive.threads)
         self.tiles: list[Tile] = []
 
@@ -257,15 +255,6 @@ def _ablations(content: dict[str, Any]) -> Table:
     return table
 
 
-def _at_least(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text}: must be a whole number of at least {least}")
-        return int(text)
-
-    return parse
-
-
 def _named_model(text: str) -> tuple[str, str]:
     name, separator, path = text.partition("=")
     if not name or not separator or not path:
@@ -279,9 +268,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--parts", help=f"of {','.join(FOLDERS)}; default: all that DATA has")
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--model", help="shipped model or ONNX file; default: the shipped one")
-    parser.add_argument("--frames", type=_at_least(3), metavar="N", help="first N frames of every sequence only")
+    parser.add_argument("--frames", type=at_least(3), metavar="N", help="first N frames of every sequence only")
     parser.add_argument(
-        "--images", type=_at_least(1), default=100, metavar="N", help="at most N photographs per folder, evenly spaced"
+        "--images", type=at_least(1), default=100, metavar="N", help="at most N photographs per folder, evenly spaced"
     )
     parser.add_argument("--only", help="names of sequences, comma separated")
     parser.add_argument(
@@ -308,8 +297,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the tables, write the report and the pictures; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        if wrong := [item for item in options.set if "=" not in item]:
-            raise UsageError(f"--set {wrong[0]}: must be KEY=VALUE")
         if options.ablation_model and not options.ablations:
             raise UsageError("--ablation-model: needs --ablations")
         try:
@@ -319,10 +306,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise StoreError(f"--overlays {options.overlays}: {error.strerror or error}") from None
         content = measure(Run(options))
         show(content, Console(width=140))
-        try:
-            machine.write_report(options.json, content)
-        except OSError as error:
-            raise StoreError(f"--json {options.json}: {error.strerror or error}") from None
+        machine.write_report(options.json, content)
     except EngineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

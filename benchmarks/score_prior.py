@@ -216,11 +216,11 @@ def main(arguments: list[str] | None = None) -> int:
         if options.samples is not None and options.samples < 1:
             raise UsageError(f"--samples {options.samples}: must be at least 1")
         result = measure(options)
+        show(result, Console(width=110))
+        machine.write_report(options.json, result)
     except EngineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    show(result, Console(width=110))
-    machine.write_report(options.json, result)
     return 0
 
 

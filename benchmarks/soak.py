@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks import machine
+from engine.errors import EngineError
 from streaming.subscriber import MaskSubscriber
 
 
@@ -64,7 +65,11 @@ def main() -> int:
     }
     for name, value in result.items():
         print(f"{name}: {value}")
-    machine.write_report(options.json, result)
+    try:
+        machine.write_report(options.json, result)
+    except EngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     return 0
 
 

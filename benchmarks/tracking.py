@@ -19,17 +19,16 @@ from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import cv2
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.davis import Sequence, sequences
+from benchmarks.options import at_least, engine_config, seed_list
 from benchmarks.tracking_metrics import Reentries, TrackingScore, compare, plain_linking
 from engine import config as configuration
-from engine.config import EngineConfig
-from engine.errors import EngineError, SourceError
+from engine.errors import EngineError
 from engine.frame import Frame
 from engine.perceive.network import Network, resolve_model
 from engine.pipeline import Pipeline
@@ -84,13 +83,8 @@ def annotated_frames(sequence: Sequence) -> Iterator[tuple[Frame, np.ndarray]]:
     Raises:
         SourceError: a file that is not a readable image.
     """
-    for index, (path, mask_path) in enumerate(zip(sequence.frames, sequence.masks, strict=True)):
-        image, mask = cv2.imread(str(path)), cv2.imread(str(mask_path), cv2.IMREAD_UNCHANGED)
-        if image is None or mask is None:
-            raise SourceError(f"{path if image is None else mask_path}: not a readable image")
-        wide = mask.reshape(*mask.shape[:2], -1)[..., :3].astype(np.int64)
-        truth = wide @ (256 ** np.arange(wide.shape[2]))
-        yield Frame(image, index, time.time_ns(), sequence.name), truth
+    for index in range(len(sequence.frames)):
+        yield Frame(sequence.image(index), index, time.time_ns(), sequence.name), sequence.truth(index)
 
 
 def summarise(videos: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -135,24 +129,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--model")
-    parser.add_argument("--seeds", default="200,201,202,203,204,205", help="of the built-in scene; empty for none")
-    parser.add_argument("--frames", type=int, default=600)
+    parser.add_argument(
+        "--seeds", type=seed_list, default="200,201,202,203,204,205", help="of the built-in scene; empty for none"
+    )
+    parser.add_argument("--frames", type=at_least(1), default=600, help="of each seed")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args(arguments)
     try:
-        settings = dict(item.split("=", 1) for item in options.set)
-        config = configuration.apply(EngineConfig(), settings)
+        config = engine_config(options.set)
         network = Network(resolve_model(options.model), threads=config.perceive.threads)
         content: dict[str, Any] = {
             "model": {"name": network.name, "hash": network.hash},
             "config": configuration.flatten(config),
         }
-        seeds = [int(seed) for seed in options.seeds.split(",") if seed]
         groups = {}
-        if seeds:
+        if options.seeds:
             groups["built-in scene"] = {
                 f"seed {seed}": score_video(demo_frames(seed, options.frames), Pipeline(config, network), every=2)
-                for seed in seeds
+                for seed in options.seeds
             }
         if options.data:
             folder = options.data / "davis_multi" if (options.data / "davis_multi").is_dir() else options.data
@@ -160,15 +154,15 @@ def main(arguments: list[str] | None = None) -> int:
                 sequence.name: score_video(annotated_frames(sequence), Pipeline(config, network))
                 for sequence in sequences(folder, resolution="")
             }
+        for name, videos in groups.items():
+            show(f"{name}, model {network.name} {network.hash}", videos)
+            content[name] = as_json({"summary": summarise(videos), "videos": videos})
+        if any(seed < TUNING_SEEDS_END for seed in options.seeds):
+            print(f"note: seeds below {TUNING_SEEDS_END} were used for tuning")
+        machine.write_report(options.json, content)
     except EngineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    for name, videos in groups.items():
-        show(f"{name}, model {network.name} {network.hash}", videos)
-        content[name] = as_json({"summary": summarise(videos), "videos": videos})
-    if any(seed < TUNING_SEEDS_END for seed in seeds):
-        print(f"note: seeds below {TUNING_SEEDS_END} were used for tuning")
-    machine.write_report(options.json, content)
     return 0
 
 

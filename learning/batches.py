@@ -122,8 +122,22 @@ def targets(
     if trust < 0.3:
         coarse_ids[coarse_ids == 0] = -1
     out["ids"] = coarse_ids
+    _add_instances(out, ids, kinds, heat_weight, rng)
+    out["heat_weight"] = heat_weight[None]
+    return out
+
+
+def _add_instances(
+    out: dict[str, np.ndarray], ids: np.ndarray, kinds: np.ndarray, heat_weight: np.ndarray, rng: np.random.Generator
+) -> None:
+    """Fill heat, masks, cells and valid of `targets` with a random choice of the instances of ids uint8 [h/2, w/2].
+
+    Args:
+        heat_weight: float32 [h/8, w/8]; becomes 0 on instances too small to be learned and 1 on every centre.
+    """
     present = [int(v) for v in np.unique(ids) if kinds[v] in (Kind.MOVING, Kind.STATIC)]
     rng.shuffle(present)
+    width = out["heat"].shape[2]
     slot = 0
     for value in present:
         mask = _quarter((ids == value).astype(np.float32))
@@ -135,20 +149,22 @@ def targets(
         y, x = np.nonzero(cells > 0.4) if (cells > 0.4).any() else np.nonzero(cells >= cells.max())
         middle = np.argmin((y - y.mean()) ** 2 + (x - x.mean()) ** 2)
         cy, cx = int(y[middle]), int(x[middle])
-        sigma = np.clip(0.09 * np.sqrt(area), 0.6, 3.0)
-        y0, y1, x0, x1 = max(cy - 9, 0), min(cy + 10, h // 2), max(cx - 9, 0), min(cx + 10, w // 2)
-        yy, xx = np.ogrid[y0:y1, x0:x1]
-        bump = np.exp(-((yy - cy) ** 2 + (xx - cx) ** 2) / (2 * sigma**2)).astype(np.float32)
-        np.maximum(out["heat"][0, y0:y1, x0:x1], bump, out=out["heat"][0, y0:y1, x0:x1])
+        _add_peak(out["heat"][0], cy, cx, float(np.clip(0.09 * np.sqrt(area), 0.6, 3.0)))
         heat_weight[cy, cx] = 1
         if slot < INSTANCES:
             pick = int(rng.integers(0, len(y)))
             out["masks"][slot] = mask
-            out["cells"][slot] = (cy * (w // 2) + cx, int(y[pick]) * (w // 2) + int(x[pick]))
+            out["cells"][slot] = (cy * width + cx, int(y[pick]) * width + int(x[pick]))
             out["valid"][slot] = 1
             slot += 1
-    out["heat_weight"] = heat_weight[None]
-    return out
+
+
+def _add_peak(heat: np.ndarray, cy: int, cx: int, sigma: float) -> None:
+    """Raise float32 [h, w] to a Gaussian about one cell, which becomes 1."""
+    y0, y1, x0, x1 = max(cy - 9, 0), min(cy + 10, heat.shape[0]), max(cx - 9, 0), min(cx + 10, heat.shape[1])
+    yy, xx = np.ogrid[y0:y1, x0:x1]
+    bump = np.exp(-((yy - cy) ** 2 + (xx - cx) ** 2) / (2 * sigma**2)).astype(np.float32)
+    np.maximum(heat[y0:y1, x0:x1], bump, out=heat[y0:y1, x0:x1])
 
 
 class Batches:

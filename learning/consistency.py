@@ -7,16 +7,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from torch import nn
 
 from engine.config import PerceiveConfig
+from engine.errors import SourceError
 from engine.frame import Frame
-from engine.perceive.motion import FEATURE_SIZE
-from engine.perceive.network import Network, NetworkOutput
+from engine.perceive.network import Network
 from engine.perceive.perceiver import Perceiver
 from engine.select.warp import source_pixels
-from learning.batches import MEAN, STD
 from learning.footage import read_window
 from learning.synthesis.sample import SIZE
 
@@ -37,6 +34,8 @@ class Figures:
         leak: share of the pixels that go with the camera that are foreground.
         overall: geometric mean of stability and coverage - leak; 0 for an empty map and for a full one.
         clips, frames: how much was measured.
+        per_clip: `overall` of every clip in the order given, source by source; None where nothing moves strongly,
+            which is a matter of the clip and not of the network.
     """
 
     stability: float
@@ -45,6 +44,7 @@ class Figures:
     overall: float
     clips: int
     frames: int
+    per_clip: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,35 +61,8 @@ class View:
     residual: np.ndarray | None
 
 
-class TrainingNetwork:
-    """A torch network in place of an exported one, for measuring between two rounds of training.
-
-    Args:
-        network: maps image [1, 3, 256, 448] and motion [1, 5, 128, 224] to an object with `background`.
-    """
-
-    fit = Network.fit
-    uses_motion = True
-    size = SIZE
-    motion_size = FEATURE_SIZE
-    grid = (SIZE[0] // 4, SIZE[1] // 4)
-
-    def __init__(self, network: nn.Module) -> None:
-        self._network = network.eval()
-        self._device = next(network.parameters()).device
-
-    @torch.no_grad()
-    def run(self, small: np.ndarray, features: np.ndarray | None) -> NetworkOutput:
-        """One forward pass; as `Network.run`, background only."""
-        image = (small[..., ::-1].astype(np.float32) / 255 - MEAN) / STD
-        assert features is not None
-        image_in = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None].to(self._device)
-        out = self._network(image_in, torch.from_numpy(features)[None].to(self._device))
-        return NetworkOutput(None, None, out.background[0, 0].float().cpu().numpy(), None)
-
-
-def _views(network: Network | TrainingNetwork, images: Iterable[np.ndarray]) -> list[View]:
-    perceiver = Perceiver(network, PerceiveConfig())  # type: ignore[arg-type]
+def _views(network: Network, images: Iterable[np.ndarray]) -> list[View]:
+    perceiver = Perceiver(network, PerceiveConfig())
     out = []
     for index, image in enumerate(images):
         percepts = perceiver.step(Frame(image, index, 0, "clip"))
@@ -130,38 +103,48 @@ def coverage_and_leak(views: Sequence[View]) -> tuple[float | None, float | None
     return (covered / strong if strong else None), (leaked / still if still else None)
 
 
+def overall_of(steady: float | None, covered: float | None, leaked: float | None) -> float | None:
+    """Geometric mean of stability and coverage - leak; None without strong motion, which nothing could cover."""
+    if covered is None:
+        return None
+    # Nothing found anywhere is no stability, and nothing to leak onto is no leak.
+    return float(np.sqrt((steady or 0.0) * max(0.0, covered - (leaked or 0.0))))
+
+
 def combine(by_source: dict[str, list[Sequence[View]]]) -> Figures:
     """Figures of clips already seen, given per source."""
     parts: dict[str, list[float]] = {"stability": [], "coverage": [], "leak": []}
+    overalls: list[float | None] = []
     for clips in by_source.values():
         per_clip = [(stability(views), *coverage_and_leak(views)) for views in clips]
+        overalls += [overall_of(*figures) for figures in per_clip]
         for name, values in zip(parts, zip(*per_clip, strict=True), strict=True):
             known = [value for value in values if value is not None]
             if known:
                 parts[name].append(float(np.mean(known)))
-    # Nothing found anywhere is no stability, and nothing to leak onto is no leak.
     steady, covered, leaked = (float(np.mean(parts[n])) if parts[n] else 0.0 for n in parts)
-    overall = float(np.sqrt(steady * max(0.0, covered - leaked)))
+    overall = overall_of(steady, covered, leaked) or 0.0
     lengths = [len(views) for clips in by_source.values() for views in clips]
-    return Figures(steady, covered, leaked, overall, len(lengths), sum(lengths))
+    return Figures(steady, covered, leaked, overall, len(lengths), sum(lengths), tuple(overalls))
 
 
-def clip_consistency(
-    network: Network | TrainingNetwork | nn.Module | Path, clips: Sequence[Path], frames: int
-) -> Figures:
+def clip_consistency(network: Network | Path, clips: Sequence[Path], frames: int) -> Figures:
     """Measure a network on the first `frames` frames of each clip, which training must not have seen.
 
     Args:
-        network: a loaded model, an ONNX file or a torch network.
+        network: a loaded model or an ONNX file.
         clips: videos; the folder of each is its source.
+
+    Raises:
+        SourceError: no clip has two readable frames.
     """
     if isinstance(network, Path):
         network = Network(network, threads=1)
-    elif isinstance(network, nn.Module):
-        network = TrainingNetwork(network)
     by_source: dict[str, list[Sequence[View]]] = {}
     for video in clips:
         views = _views(network, read_window(video, 0, frames))
         if len(views) > 1:
             by_source.setdefault(video.parent.name, []).append(views)
+    if not by_source:
+        raise SourceError(f"none of {len(clips)} clips has the two readable frames that a comparison needs")
     return combine(by_source)

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from engine.errors import EngineError, StoreError
+from engine.errors import EngineError, StoreError, UsageError
 from learning.synthesis.sample import LABEL_STRIDE, Kind
 from learning.synthesis.shards import Shards
 
@@ -58,6 +58,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     try:
+        for name, low in (("count", 1), ("columns", 1), ("seed", 0)):
+            if getattr(args, name) < low:
+                raise UsageError(f"--{name} {getattr(args, name)}: must be {low} or more")
+        if not cv2.haveImageWriter(str(args.out)):
+            raise UsageError(f"--out {args.out}: no picture format '{args.out.suffix}': give a .png or .jpg")
         if not cv2.imwrite(str(args.out), sheet(Shards(args.data, args.prefix), args.count, args.columns, args.seed)):
             raise StoreError(f"--out {args.out} cannot be written")
     except EngineError as error:

@@ -28,7 +28,8 @@ def clip_group(name: str) -> str:
     droid = _DROID.fullmatch(name)
     if droid:
         return f"droid_{int(droid[1]) // _VIEWS}"
-    return re.sub(r"_?\d+$", "", name)
+    # A name that is only a number tells nothing: such clips are not of one group.
+    return re.sub(r"_?\d+$", "", name) or name
 
 
 def is_held_out(video: Path) -> bool:
@@ -48,6 +49,11 @@ def find_clips(folder: Path) -> list[Path]:
     if not videos:
         raise UsageError(f"--clips {folder} holds no video ({' '.join(SUFFIXES)})")
     return videos
+
+
+def spread(videos: list[Path], limit: int) -> list[Path]:
+    """At most `limit` of the videos, evenly spread."""
+    return [videos[i * len(videos) // limit] for i in range(limit)] if len(videos) > limit else videos
 
 
 def read_window(video: Path, start: int, frames: int) -> list[np.ndarray]:

@@ -24,11 +24,11 @@ from rich.progress import (
 
 from engine.config import EngineConfig
 from engine.errors import EngineError, ModelError, StoreError, UsageError
-from engine.perceive.motion import MotionEstimator
 from engine.perceive.network import Network, resolve_model
 from learning.consistency import clip_consistency
-from learning.footage import clip_length, find_clips, is_held_out, read_window
+from learning.footage import clip_length, find_clips, is_held_out, read_window, spread
 from learning.labels import IGNORED_ID, LabelRules, Tally, label_clip, watch
+from learning.synthesis.generate import pair_features
 from learning.synthesis.sample import SIZE, Kind, Origin, Sample
 from learning.synthesis.shards import write_shard
 
@@ -80,15 +80,6 @@ def _windows(video: Path, settings: Settings) -> list[tuple[int, int]]:
     return [(start, keep // count + (i < keep % count)) for i, start in enumerate(starts)]
 
 
-def _features(previous: np.ndarray, current: np.ndarray) -> np.ndarray:
-    """Motion features of a frame as the engine saw them: they depend on this pair only, and it does not keep them."""
-    estimator = MotionEstimator()
-    estimator.step(previous)
-    motion = estimator.step(current)
-    assert motion is not None
-    return motion.features
-
-
 def label_video(video: Path, network: Network, settings: Settings, rules: LabelRules, tally: Tally) -> list[Sample]:
     """Labelled samples of one clip."""
     samples = []
@@ -99,7 +90,8 @@ def label_video(video: Path, network: Network, settings: Settings, rules: LabelR
             continue
         watched = watch(images, network, EngineConfig())
         for found in label_clip(watched, keep, rules, tally):
-            motion = _features(images[found.position - 1], images[found.position])
+            # As the engine saw them: they depend on this pair only, and it does not keep them.
+            motion = pair_features(images[found.position - 1], images[found.position])
             image = np.ascontiguousarray(images[found.position][..., ::-1])
             samples.append(Sample(image, motion, found.ids, found.kinds, Origin.CLIP))
     return samples
@@ -117,9 +109,18 @@ def _count(samples: list[Sample]) -> Counter[str]:
 
 
 def _label(job: _Job) -> int:
-    """Write one shard and its account; returns the number of clips."""
+    """Write one shard and its account; returns the number of clips.
+
+    Raises:
+        ModelError: the model file is not the one that the account names.
+    """
     cv2.setNumThreads(1)
     network = Network(job.model, threads=1)
+    if network.hash != job.settings.model_hash:
+        raise ModelError(
+            f"model {job.model} changed while labelling ({job.settings.model_hash}, now {network.hash}): "
+            "give a copy that stays, or start with an empty --out"
+        )
     samples: list[Sample] = []
     account: dict[str, dict[str, Counter[str]]] = {}
     for video in job.videos:
@@ -196,6 +197,7 @@ def label_clips(videos: list[Path], out: Path, model: Path, settings: Settings, 
 
     Raises:
         StoreError: `out` cannot be written, or holds labels made otherwise.
+        ModelError: the model file changed on the way.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -250,12 +252,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    for name, low in (("frames", 3), ("windows", 1), ("per_clip", 1), ("per_robot_clip", 1), ("workers", 1)):
-        if getattr(args, name) < low:
-            raise UsageError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be {low} or more")
+    least = {"frames": 3, "windows": 1, "per_clip": 1, "per_robot_clip": 1, "workers": 1, "limit": 1, "seed": 0}
+    for name, low in least.items():
+        value = getattr(args, name)
+        if value is not None and value < low:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: must be {low} or more")
     videos = [video for video in find_clips(args.clips) if is_held_out(video) == args.check]
     if args.limit is not None:
-        videos = _spread(videos, args.limit)
+        folders = sorted({video.parent for video in videos})
+        videos = [v for folder in folders for v in spread([v for v in videos if v.parent == folder], args.limit)]
     if not videos:
         raise UsageError(f"--clips {args.clips}: no clip is {'kept apart' if args.check else 'left for training'}")
     model = resolve_model(args.model)
@@ -270,15 +275,6 @@ def _run(args: argparse.Namespace) -> None:
     settings = Settings(args.frames, args.windows, args.per_clip, args.per_robot_clip, args.seed, network.hash)
     report = label_clips(videos, args.out, model, settings, args.workers)
     Console().print_json(json.dumps({name: part for name, part in report.items() if name != "settings"}))
-
-
-def _spread(videos: list[Path], limit: int) -> list[Path]:
-    """At most `limit` clips of every folder, evenly spread over its names."""
-    out = []
-    for folder in sorted({video.parent for video in videos}):
-        inside = [video for video in videos if video.parent == folder]
-        out += [inside[i * len(inside) // limit] for i in range(limit)] if len(inside) > limit else inside
-    return out
 
 
 if __name__ == "__main__":

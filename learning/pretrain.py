@@ -39,6 +39,9 @@ _FULL_BATCH = 10
 _LABEL_SHARE = 0.2
 """Share of frames labelled by the engine in a batch; the rest is synthetic."""
 
+_NOT_OURS = (OSError, EOFError, LookupError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError)
+"""What reading a file that another program wrote, or that is cut off, may raise."""
+
 
 def load_matching(network: torch.nn.Module, path: Path) -> list[str]:
     """Copy the tensors of a model.pt that `network` has under the same name and shape.
@@ -51,12 +54,18 @@ def load_matching(network: torch.nn.Module, path: Path) -> list[str]:
     """
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)["state"]
-    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        if not isinstance(stored, dict):
+            raise TypeError(f"its state is a {type(stored).__name__}")
+    except _NOT_OURS as error:
         raise ModelError(
             f"--init {path}: not a model.pt of this program ({' '.join(str(error).split())[:80]})"
         ) from None
     own = network.state_dict()
-    fitting = {n: v.to(own[n].dtype) for n, v in stored.items() if n in own and own[n].shape == v.shape}
+    fitting = {
+        n: v.to(own[n].dtype)
+        for n, v in stored.items()
+        if n in own and isinstance(v, torch.Tensor) and own[n].shape == v.shape
+    }
     if not fitting:
         raise ModelError(f"--init {path}: none of its {len(stored)} tensors fits this network")
     network.load_state_dict(fitting, strict=False)
@@ -72,6 +81,11 @@ class Trainer:
         labels: folders with label_* shards of real frames (`python -m learning.label`), one per source.
         init: model.pt to start from; tensors of other names or shapes start fresh.
         rate: peak of the learning rate.
+
+    Raises:
+        UsageError: minutes, batch or rate not above zero.
+        ModelError: `init` does not fit, or `out` holds the run of another network.
+        StoreError: no shards where they should be.
     """
 
     def __init__(
@@ -86,6 +100,11 @@ class Trainer:
         init: Path | None = None,
         rate: float = LEARNING_RATE,
     ) -> None:
+        for name, value in (("minutes", minutes), ("batch", batch), ("rate", rate)):
+            if not 0 < value < math.inf:
+                raise UsageError(f"--{name} {value}: must be above 0")
+        if seed < 0:
+            raise UsageError(f"--seed {seed}: must be 0 or more")
         torch.manual_seed(seed)
         self.device = torch.device(device)
         self.out, self.seconds, self.seed, self.rate = out, minutes * 60, seed, rate
@@ -101,6 +120,11 @@ class Trainer:
         self.step, self.elapsed = 0, 0.0
         self.history: list[dict[str, float]] = []
         self.labels = [Shards(folder, "label") for folder in labels]
+        self.origin = {
+            "init": None if init is None else str(init),
+            "labels": [str(folder) for folder in labels],
+            "rate": rate,
+        }
         self.held = Batches(Shards(shards, "held"), 8, _FULL, seed)
         self.batches = Batches(Shards(shards), batch, _CROP, seed, self.labels, _LABEL_SHARE)
         if (out / "last.pt").exists():
@@ -112,11 +136,19 @@ class Trainer:
         return min(self.elapsed / self.seconds, 1.0)
 
     def _resume(self) -> None:
-        state = torch.load(self.out / "last.pt", map_location=self.device, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.elapsed, self.history = state["step"], state["elapsed_s"], state["history"]
+        try:
+            state = torch.load(self.out / "last.pt", map_location=self.device, weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step, self.elapsed, self.history = state["step"], state["elapsed_s"], state["history"]
+        except _NOT_OURS as error:
+            reason = " ".join(str(error).split())[:80]
+            raise ModelError(
+                f"--out {self.out}: its last.pt is not a run of this network ({reason}): give another --out"
+            ) from None
+        # The weights of a resumed run come from where it once began.
+        self.origin["init"] = state.get("init", self.origin["init"])
         # Another stream of samples than before the interruption.
         self.batches = Batches(
             self.batches.shards, self.batches.size, _CROP, self.seed + self.step, self.labels, _LABEL_SHARE
@@ -131,6 +163,7 @@ class Trainer:
             "step": self.step,
             "elapsed_s": self.elapsed,
             "history": self.history,
+            "init": self.origin["init"],
         }
         model = {
             "objective": "proposals",
@@ -141,6 +174,7 @@ class Trainer:
                 "minutes": self.elapsed / 60,
                 "seed": self.seed,
                 "history": self.history,
+                **self.origin,
             },
         }
         for name, content in (("last.pt", state), ("model.pt", model)):
@@ -238,6 +272,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.objective not in OBJECTIVES:
             raise UsageError(f"--objective {args.objective} is unknown: choose one of {', '.join(OBJECTIVES)}")
+        if args.save_every <= 0:
+            raise UsageError(f"--save-every {args.save_every:g}: must be above 0")
         if args.device == "cuda" and not torch.cuda.is_available():
             raise UsageError("--device cuda, but torch sees no CUDA device: use --device cpu")
         # Batches are drawn on one thread beside the step; more would take the cores from it.

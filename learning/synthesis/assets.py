@@ -1,6 +1,6 @@
 """Photographs prepared once: scenes with masks and inpainted holes, backgrounds and cut-outs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 from rich.progress import track
 
+from engine.errors import StoreError, UsageError
+from learning.footage import clip_group, is_held_out
 from learning.synthesis.goods import goods_cutout
-from learning.synthesis.meshes import mesh_scenes, pybullet_available
+from learning.synthesis.meshes import VIEWS_PER_PILE, mesh_scenes, pybullet_available
 from learning.synthesis.shapes import Rng, shape_cutout
 
 CANVAS = (288, 504)
@@ -24,10 +26,19 @@ _SHAPES = 3000
 _MESH_SCENES = 300
 _HELD_OUT_EVERY = 16
 
+_VERSION = 2
+"""Of the prepared files; counted up when what is prepared, or how it is split, changes."""
+
+_CROPS = 3
+"""Backgrounds cut from one picture."""
+
 
 @dataclass(frozen=True)
 class Library:
     """Everything a sample is composed of.
+
+    What comes from one source (crops and cut-outs of a photograph, views of a settled pile, recordings of one scene)
+    has one group number, and a group is wholly of the training or wholly of the held-out part (`choose`).
 
     Attributes:
         images: uint8 [S, 288, 504, 3] BGR scenes.
@@ -41,6 +52,7 @@ class Library:
         origins: uint8 [C], index into SOURCES of every cut-out, len(SOURCES) for procedural ones.
         piles: uint8 [P, 288, 504, 3] BGR rendered piles of meshes; P is 0 when they could not be rendered.
         pile_ids: uint8 [P, 288, 504], their instance ids, 0 = none.
+        image_groups, background_groups, cutout_groups, pile_groups: int64 [S], [B], [C], [P].
     """
 
     images: np.ndarray
@@ -56,6 +68,10 @@ class Library:
     origins: np.ndarray
     piles: np.ndarray
     pile_ids: np.ndarray
+    image_groups: np.ndarray
+    background_groups: np.ndarray
+    cutout_groups: np.ndarray
+    pile_groups: np.ndarray
 
     def cutout(self, index: int) -> np.ndarray:
         """Cut-out `index`, uint8 [h, w, 4]."""
@@ -64,12 +80,17 @@ class Library:
         return self.pixels[start : start + h * w * 4].reshape(h, w, 4)
 
 
-def choose(rng: Rng, count: int, held_out: bool, start: int = 0) -> int:
-    """Random index in [start, count) that belongs to the training or to the held-out part."""
-    while True:
-        index = int(rng.integers(start, count))
-        if (index % _HELD_OUT_EVERY == 0) == held_out:
-            return index
+def choose(rng: Rng, groups: np.ndarray, held_out: bool) -> int:
+    """Random index into int64 `groups` whose group belongs to the training or to the held-out part.
+
+    Raises:
+        UsageError: that part is empty.
+    """
+    fitting = np.flatnonzero((groups % _HELD_OUT_EVERY == 0) == held_out)
+    if not len(fitting):
+        part = "held-out" if held_out else "training"
+        raise UsageError(f"no {part} picture among {len(groups)} prepared ones: give more pictures as --data")
+    return int(fitting[rng.integers(0, len(fitting))])
 
 
 def _to_canvas(image: np.ndarray, interpolation: int = cv2.INTER_AREA) -> np.ndarray:
@@ -175,12 +196,17 @@ def build_library(data: Path, out: Path, seed: int, limit: int | None = None) ->
 
     Args:
         limit: at most this many pictures per folder (for small tests).
+
+    Raises:
+        StoreError: `out` was prepared by another version.
     """
     out.mkdir(parents=True, exist_ok=True)
     if (out / "done").exists():
         return open_library(out)
     rng = np.random.default_rng(seed)
-    scenes, sources, cutouts, origins = [], [], [], []
+    scenes, cutouts = list[tuple[np.ndarray, np.ndarray, np.ndarray]](), list[np.ndarray]()
+    sources, image_groups, origins, cutout_groups = (list[int]() for _ in range(4))
+    photo = 0
     for source, name in enumerate(SOURCES):
         paths = sorted((data / name / "images").glob("*.jpg"))[:limit]
         for path in track(paths, description=f"preparing {name}"):
@@ -190,45 +216,86 @@ def build_library(data: Path, out: Path, seed: int, limit: int | None = None) ->
             for _ in range(2 if name == "coco" else 1):
                 scenes.append(_scene(image, ids, rng))
                 sources.append(source)
+                image_groups.append(photo)
             cutouts.extend(_cutouts(image, ids))
             origins.extend([source] * (len(cutouts) - len(origins)))
-    backgrounds = []
+            cutout_groups.extend([photo] * (len(cutouts) - len(cutout_groups)))
+            photo += 1
+    backgrounds, background_groups, surfaces = _backgrounds(data, rng, limit)
+    shapes_from = len(cutouts)
+    for number in range(_SHAPES if limit is None else max(2 * _HELD_OUT_EVERY, limit)):
+        # Held-out shapes are covered with held-out pictures.
+        picture = backgrounds[choose(rng, background_groups, number % _HELD_OUT_EVERY == 0)]
+        cutouts.append((goods_cutout if rng.random() < 0.5 else shape_cutout)(rng, picture))
+        origins.append(len(SOURCES))
+        cutout_groups.append(number)
+    _save_piles(out, rng, backgrounds[:surfaces], _MESH_SCENES if limit is None else 6)
+    np.save(out / "images.npy", np.stack([s[0] for s in scenes]))
+    np.save(out / "clean.npy", np.stack([s[1] for s in scenes]))
+    np.save(out / "instances.npy", np.stack([s[2] for s in scenes]))
+    np.save(out / "sources.npy", np.array(sources, np.uint8))
+    np.save(out / "image_groups.npy", np.array(image_groups, np.int64))
+    np.save(out / "origins.npy", np.array(origins, np.uint8))
+    np.save(out / "cutout_groups.npy", np.array(cutout_groups, np.int64))
+    np.save(out / "backgrounds.npy", np.stack(backgrounds))
+    np.save(out / "background_groups.npy", background_groups)
+    np.save(out / "pixels.npy", np.concatenate([c.reshape(-1) for c in cutouts]))
+    np.save(out / "offsets.npy", np.cumsum([0, *(c.size for c in cutouts)])[:-1])
+    np.save(out / "shapes.npy", np.array([c.shape[:2] for c in cutouts]))
+    np.save(out / "counts.npy", np.array([surfaces, shapes_from]))
+    (out / "done").write_text(f"{_VERSION}\n", encoding="ascii")
+    return open_library(out)
+
+
+def _backgrounds(data: Path, rng: Rng, limit: int | None) -> tuple[list[np.ndarray], np.ndarray, int]:
+    """Backgrounds, plain surfaces first, their groups int64, and the number of surfaces."""
+    backgrounds: list[np.ndarray] = []
+    groups: list[int] = []
     textures = sorted((data / "textures").iterdir())[:limit]
-    for path in [*textures, *sorted((data / "photos").iterdir())[:limit]]:
+    pictures = [*textures, *sorted((data / "photos").iterdir())[:limit]]
+    for group, path in enumerate(pictures):
         image = cv2.imread(str(path))
-        for _ in range(3):
+        for _ in range(_CROPS):
             side = rng.uniform(0.6, 1.0)
             part = _crop_to_aspect(image, rng.uniform(1.4, 2.0), rng)
             h, w = int(part.shape[0] * side), int(part.shape[1] * side)
             y, x = int(rng.integers(0, part.shape[0] - h + 1)), int(rng.integers(0, part.shape[1] - w + 1))
             backgrounds.append(_to_canvas(part[y : y + h, x : x + w]))
-    for path in track(sorted((data / "clips").glob("*/*.mp4"))[:limit], description="preparing clips"):
-        backgrounds.extend(_to_canvas(f) for f in _clip_frames(path, 2, rng))
-    shapes_from = len(cutouts)
-    for _ in range(_SHAPES if limit is None else max(2 * _HELD_OUT_EVERY, limit)):
-        picture = backgrounds[int(rng.integers(0, len(backgrounds)))]
-        cutouts.append((goods_cutout if rng.random() < 0.5 else shape_cutout)(rng, picture))
-        origins.append(len(SOURCES))
-    _save_piles(out, rng, backgrounds[: 3 * len(textures)], _MESH_SCENES if limit is None else 6)
-    np.save(out / "images.npy", np.stack([s[0] for s in scenes]))
-    np.save(out / "clean.npy", np.stack([s[1] for s in scenes]))
-    np.save(out / "instances.npy", np.stack([s[2] for s in scenes]))
-    np.save(out / "sources.npy", np.array(sources, np.uint8))
-    np.save(out / "origins.npy", np.array(origins, np.uint8))
-    np.save(out / "backgrounds.npy", np.stack(backgrounds))
-    np.save(out / "pixels.npy", np.concatenate([c.reshape(-1) for c in cutouts]))
-    np.save(out / "offsets.npy", np.cumsum([0, *(c.size for c in cutouts)])[:-1])
-    np.save(out / "shapes.npy", np.array([c.shape[:2] for c in cutouts]))
-    np.save(out / "counts.npy", np.array([3 * len(textures), shapes_from]))
-    (out / "done").touch()
-    return open_library(out)
+            groups.append(group)
+    # Clips kept apart measure networks trained on these pictures.
+    clips = [path for path in sorted((data / "clips").glob("*/*.mp4")) if not is_held_out(path)][:limit]
+    recorded = _numbered([clip_group(path.stem) for path in clips], len(pictures))
+    for path, group in zip(track(clips, description="preparing clips"), recorded, strict=True):
+        frames = [_to_canvas(frame) for frame in _clip_frames(path, 2, rng)]
+        backgrounds += frames
+        groups += [group] * len(frames)
+    return backgrounds, np.array(groups, np.int64), _CROPS * len(textures)
+
+
+def _numbered(names: Sequence[str], first: int) -> list[int]:
+    """A number per name, the same for the same name, counted from `first` in order of appearance."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(name, first + len(numbers)) for name in names]
 
 
 def open_library(out: Path) -> Library:
-    """Memory-map a library written by `build_library`."""
+    """Memory-map a library written by `build_library`.
+
+    Raises:
+        StoreError: prepared by another version, or not to the end.
+    """
+    try:
+        found = (out / "done").read_text(encoding="ascii").strip() or "1"
+    except OSError:
+        raise StoreError(f"{out}: no prepared pictures: make them with python -m learning.synthesis") from None
+    if found != str(_VERSION):
+        raise StoreError(f"{out}: pictures prepared by version {found}, this is {_VERSION}: give an empty --out folder")
     big = {
         n: np.load(out / f"{n}.npy", mmap_mode="r") for n in ("images", "clean", "instances", "backgrounds", "pixels")
     }
-    small = {n: np.load(out / f"{n}.npy") for n in ("sources", "offsets", "shapes", "origins", "piles", "pile_ids")}
+    names = ("sources", "offsets", "shapes", "origins", "piles", "pile_ids")
+    groups = ("image_groups", "background_groups", "cutout_groups")
+    small = {n: np.load(out / f"{n}.npy") for n in (*names, *groups)}
     surfaces, shapes_from = (int(v) for v in np.load(out / "counts.npy"))
-    return Library(**big, **small, surfaces=surfaces, shapes_from=shapes_from)
+    pile_groups = np.arange(len(small["piles"])) // VIEWS_PER_PILE
+    return Library(**big, **small, surfaces=surfaces, shapes_from=shapes_from, pile_groups=pile_groups)

@@ -139,7 +139,7 @@ def draw_place(
 def draw_cutout(rng: Rng, library: Library, held_out: bool, shapes: float) -> tuple[np.ndarray, bool]:
     """A cut-out, procedural with probability `shapes`, and whether it is of something that walks."""
     start, end = (library.shapes_from, len(library.offsets)) if rng.random() < shapes else (0, library.shapes_from)
-    index = choose(rng, end, held_out, start)
+    index = start + choose(rng, library.cutout_groups[start:end], held_out)
     rgba = library.cutout(index)
     if rng.random() < 0.3:
         rgba = rgba.copy()

@@ -98,7 +98,7 @@ def _add_standing(rng: Rng, cast: Cast, library: Library, camera: Camera, held_o
     """Something fixed to the world: an object on the ground, or (near) a fence, a rock or an object up close."""
     motion = camera.matrix(rng.uniform(0.3, 3.0) if near else 0.0)
     if near and rng.random() < 0.65:
-        picture = library.backgrounds[choose(rng, len(library.backgrounds), held_out)]
+        picture = library.backgrounds[choose(rng, library.background_groups, held_out)]
         rgba, side = near_cutout(rng, picture)
         roll = rng.normal(0, 0.15) + np.pi / 2 * (rng.random() < 0.12)
         cast.add(Layer(rgba, draw_place(rng, rgba, side, roll)[0], motion, 0), Kind.ABSENT)
@@ -169,7 +169,7 @@ def draw_composite(rng: Rng, library: Library, held_out: bool) -> tuple[Stage, n
     camera, cast = draw_camera(rng, chase=tracked and rng.random() < _CHASE), Cast()
     frozen = rng.random() < _FROZEN
     if rng.random() < _IN_PLACE:
-        scene = choose(rng, len(library.images), held_out)
+        scene = choose(rng, library.image_groups, held_out)
         ids = library.instances[scene]
         canvas, view = library.clean[scene], draw_view(rng, _focus(ids) if tracked else None)
         walkers = SOURCES[int(library.sources[scene])] != "coco"
@@ -178,9 +178,9 @@ def draw_composite(rng: Rng, library: Library, held_out: bool) -> tuple[Stage, n
     else:
         view = draw_view(rng)
         if rng.random() < 0.3:
-            canvas = library.clean[choose(rng, len(library.clean), held_out)]
+            canvas = library.clean[choose(rng, library.image_groups, held_out)]
         else:
-            canvas = library.backgrounds[choose(rng, len(library.backgrounds), held_out)]
+            canvas = library.backgrounds[choose(rng, library.background_groups, held_out)]
         movers = int(rng.choice([1, 2, 3, 4, 5], p=[0.5, 0.24, 0.14, 0.08, 0.04]))
     canvas = np.asarray(canvas)
     for _ in range(int(rng.choice([0, 1, 2], p=[0.75, 0.18, 0.07]))):
@@ -210,7 +210,7 @@ def draw_composite(rng: Rng, library: Library, held_out: bool) -> tuple[Stage, n
 
 def draw_still(rng: Rng, library: Library, held_out: bool) -> tuple[Stage, np.ndarray, Origin]:
     """A real picture with its instances; the camera is nearly still."""
-    scene = choose(rng, len(library.images), held_out)
+    scene = choose(rng, library.image_groups, held_out)
     view, camera, cast = draw_view(rng), draw_camera(rng, calm=True), Cast()
     image = np.asarray(library.images[scene])
     add_residents(rng, cast, image, library.instances[scene], view, camera)

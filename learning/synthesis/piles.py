@@ -115,12 +115,12 @@ def draw_pile(rng: Rng, library: Library, held_out: bool) -> tuple[Stage, np.nda
     moving = rng.random() < 0.3
     camera = draw_camera(rng) if moving else draw_camera(rng, calm=True)
     view, cast = draw_view(rng), Cast()
-    if len(library.piles) > 1 and rng.random() < _MESHES:
-        scene = choose(rng, len(library.piles), held_out)
+    if len(library.piles) and rng.random() < _MESHES:
+        scene = choose(rng, library.pile_groups, held_out)
         canvas = np.asarray(library.piles[scene])
         add_residents(rng, cast, canvas, library.pile_ids[scene], view, camera)
         return Stage(canvas, view, camera.matrix(), None, cast.layers), cast.kinds, Origin.PILE
-    picture = np.asarray(library.backgrounds[choose(rng, library.surfaces, held_out)])
+    picture = np.asarray(library.backgrounds[choose(rng, library.background_groups[: library.surfaces], held_out)])
     shiny = bool(rng.random() < _SHINY)
     choice = rng.random()
     if choice < 0.5:

@@ -41,7 +41,7 @@ class Sample:
 
     Attributes:
         image: uint8 [256, 448, 3] RGB.
-        motion: float32 [5, 128, 224] features on the flow grid, or None when the frame has no motion input.
+        motion: float32 [5, 128, 224] features at FEATURE_SIZE, or None when the frame has no motion input.
         ids: uint8 [256, 448] visible instance ids, 0 = background.
         kinds: uint8 [32], `Kind` of every id; entry 0 is always ABSENT.
         origin: what the sample shows.

@@ -52,14 +52,40 @@ def write_shard(path: Path, count: int, samples: Iterable[Sample]) -> None:
     part.rename(path)
 
 
+def _open_shard(path: Path) -> dict[str, np.ndarray]:
+    """Memory-mapped fields of one shard.
+
+    Raises:
+        StoreError: a field that is missing, unreadable, or not what this version writes.
+    """
+    fields = {}
+    for name, (shape, dtype) in _FIELDS.items():
+        try:
+            fields[name] = array = np.load(path / f"{name}.npy", mmap_mode="r")
+        except (OSError, ValueError, EOFError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            raise StoreError(f"{path / name}.npy: cannot be read ({reason}): render it again") from None
+        if array.shape[1:] != shape or array.dtype != dtype:
+            found = f"{array.dtype} {array.shape[1:]}, now {np.dtype(dtype)} {shape}"
+            raise StoreError(f"{path / name}.npy: made by another version ({found}): render it again")
+    lengths = {len(array) for array in fields.values()}
+    if len(lengths) > 1:
+        raise StoreError(f"{path}: fields of different lengths {sorted(lengths)}: render it again")
+    return fields
+
+
 class Shards:
-    """All shards of a folder as one indexable collection."""
+    """All shards of a folder as one indexable collection.
+
+    Raises:
+        StoreError: no shard there, or one of another version.
+    """
 
     def __init__(self, folder: Path, prefix: str = "train") -> None:
         paths = sorted(folder.glob(f"{prefix}_*.shard"))
         if not paths:
             raise StoreError(f"no {prefix}_*.shard in {folder}: make them with python -m learning.synthesis")
-        self._shards = [{n: np.load(p / f"{n}.npy", mmap_mode="r") for n in _FIELDS} for p in paths]
+        self._shards = [_open_shard(path) for path in paths]
         self._starts = np.cumsum([0, *(len(s["origin"]) for s in self._shards)])
 
     def __len__(self) -> int:

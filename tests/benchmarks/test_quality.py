@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.ablations import GreedySelection, WithoutImage, WithoutMotion, greedy
+from benchmarks.ablations import GreedySelection, WithoutImage, WithoutMotion, ablations, greedy
 from benchmarks.contact_sheet import MAX_WIDTH_PX, worst_of_halves
 from benchmarks.davis import change_sequence, read_ids, sequences
 from benchmarks.measures import FrameScore
@@ -106,7 +106,7 @@ def test_the_contact_sheet_shows_two_frames_per_sequence(report: tuple[dict[str,
 def test_ablations_compare_with_the_whole_engine(report: tuple[dict[str, Any], Path]) -> None:
     content, _ = report
     rows = content["ablations"]
-    assert list(rows) == ["motion off", "image off", "selection off", "history off", "same"]
+    assert list(rows) == ["motion off", "image off", "selection off", "seeds off", "history off", "same"]
     # The same model again is the same engine; every other variant changes something.
     assert set(rows["same"]["change"].values()) == {0.0}
     for name in ("motion off", "image off", "selection off"):
@@ -118,6 +118,16 @@ def test_ablations_compare_with_the_whole_engine(report: tuple[dict[str, Any], P
         )
     for name in ("selection off", "history off"):
         assert rows[name]["after"]["final J_fg"] == rows[name]["after"]["provisional J_fg"]
+
+
+def test_without_history_no_seed_remembers_either(default_model: Path) -> None:
+    variants = {v.name: v.pipeline() for v in ablations(EngineConfig(), str(default_model), [])}
+    assert [name for name, pipeline in variants.items() if not pipeline._config.seeds.enabled] == [
+        "seeds off",
+        "history off",
+    ]
+    assert variants["seeds off"]._config.select == EngineConfig().select
+    assert variants["history off"]._config.select.lag == 0
 
 
 def test_networks_without_an_input_do_not_look_at_it(default_model: Path) -> None:
@@ -205,6 +215,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["--data", "{data}", "--parts", "davis", "--only", "three"], 2, "no sequence of that name"),
         (["--data", "{data}", "--model", "nobody"], 4, "no such file"),
         (["--data", "{data}", "--set", "lag"], 2, "KEY=VALUE"),
+        (["--data", "{data}", "--parts", "bins", "--images", "1", "--json", "{tmp}"], 5, "--json"),
         (["--data", "{data}", "--overlays", "{data}/bins/images/one.jpg"], 5, "--overlays"),
     ],
 )

@@ -49,6 +49,14 @@ def test_every_weight_is_reported(shards: Path, tmp_path: Path, capsys: pytest.C
     assert "foreground_IoU" in capsys.readouterr().out
 
 
+def test_a_report_that_cannot_be_written_is_one_line(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--shards", str(shards), "--json", str(tmp_path), "--weights", "0", "--samples", "1"]) == 5
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert "--json" in line
+
+
 def test_standing_objects_are_asked_for_and_no_foreground(shards: Path, default_model: Path) -> None:
     held = hold(Shards(shards, "held"), 0, Network(default_model), EngineConfig())
     ids = Shards(shards, "held")[0][2]

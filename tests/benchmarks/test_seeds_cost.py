@@ -33,6 +33,7 @@ def test_a_part_is_summarised_over_the_frames_that_had_it() -> None:
     assert found["learn"] == {"frames": 1, "ms": 7.0, "p95_ms": 7.0, "cpu_ms": None, "p95_cpu_ms": None}
 
 
-def test_a_source_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--source", "/nowhere/clip.mp4"]) != 0
+@pytest.mark.parametrize("source", ["/nowhere/clip.mp4", "demo://?frames=4&size=120x214"])
+def test_a_source_that_is_not_there_or_too_short_is_one_line(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--source", source]) == 3
     assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -1,12 +1,15 @@
 """The slow-consumer report on real sockets, briefly; how young scenes are is for the report itself."""
 
 import json
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import slow_subscriber
 from benchmarks.slow_subscriber import ages, demo_scenes, main
+from engine.errors import SourceError
 
 
 def test_both_ways_of_reading_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,6 +27,35 @@ def test_both_ways_of_reading_are_reported(tmp_path: Path, capsys: pytest.Captur
     # In order, a consumer falls 33 ms further behind with every scene.
     assert content["every"]["max_ms"] > 3 * content["newest"]["median_ms"]
     assert "within_promise" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--size", "abc"], 2, "size=abc"),
+        (["--fps", "0"], 2, "--fps 0"),
+        (["--fps", "nan"], 2, "--fps nan"),
+        (["--seconds", "0"], 2, "--seconds 0"),
+        (["--sleep-ms", "-1"], 2, "--sleep-ms -1"),
+    ],
+)
+def test_options_that_cannot_be_are_one_line(
+    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == code
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert words in line
+
+
+def failing_publisher(connection: Connection, fps: float, size: str) -> None:
+    """Ends before it says where it is."""
+    raise SystemExit(7)
+
+
+def test_a_publisher_that_ends_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slow_subscriber, "publish", failing_publisher)
+    with pytest.raises(SourceError, match="exit code 7"):
+        slow_subscriber.measure(30.0, 1.0, 1.0, "120x214")
 
 
 def test_ages_are_held_against_the_promise() -> None:

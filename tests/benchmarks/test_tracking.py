@@ -4,11 +4,14 @@ import itertools
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from benchmarks import tracking
+from benchmarks.davis import Sequence
 from benchmarks.tracking_metrics import ALPHAS, Shown, TrackingScore, compare, plain_linking
+from engine.errors import SourceError
 
 
 def video(rows: list[dict[int, int]], overlap: float = 1.0) -> TrackingScore:
@@ -127,6 +130,44 @@ def test_the_command_scores_the_built_in_scene(default_model: Path, tmp_path: Pa
     assert 0 <= row["engine"]["HOTA"] <= 1
     # Both kinds of ids are of the same masks.
     assert set(row["engine"]) == set(row["plain linking"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--set", "foo"], 2, "--set foo: must be KEY=VALUE"),
+        (["--set", "foo.bar=1"], 2, "unknown configuration key"),
+        (["--seeds", "", "--json", "{tmp}/file/t.json"], 5, "--json"),
+    ],
+)
+def test_what_cannot_run_is_one_line(
+    arguments: list[str], code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert tracking.main([argument.format(tmp=tmp_path) for argument in arguments]) == code
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert words in line
+
+
+@pytest.mark.parametrize("arguments", [["--frames", "0"], ["--seeds", "a"], ["--seeds", "1,-2"]])
+def test_numbers_that_are_none_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        tracking.main(arguments)
+    assert caught.value.code == 2
+    assert "whole number" in capsys.readouterr().err
+
+
+def test_annotated_frames_are_those_of_the_sequence(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("0.png", "1.png")]
+    truths = [np.array([[0, 1], [2, 200]], np.uint8), np.array([[[0, 0, 0], [1, 2, 3]]], np.uint8)]
+    for path, truth in zip(paths, truths, strict=True):
+        assert cv2.imwrite(str(path), truth)
+    (gray, colours) = tracking.annotated_frames(Sequence("two", paths, paths))
+    assert gray[1].tolist() == [[0, 1], [2, 200]]
+    assert colours[1].tolist() == [[0, 1 + 256 * 2 + 65536 * 3]]
+    paths[1].write_bytes(b"")
+    with pytest.raises(SourceError, match=r"1\.png: not a readable image"):
+        list(tracking.annotated_frames(Sequence("two", paths, paths)))
 
 
 def test_a_missing_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from learning.footage import is_held_out
 from learning.synthesis.assets import Library, build_library
 from learning.synthesis.generate import make_sample
 from learning.synthesis.shapes import shape_cutout, surface
@@ -25,7 +26,7 @@ def _masked_picture(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np
 
 @pytest.fixture(scope="session")
 def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five pictures per folder and one clip."""
+    """Five pictures per folder, one clip to train on and one, wholly white, that is kept apart."""
     rng = np.random.default_rng(5)
     root = tmp_path_factory.mktemp("pictures")
     for name, size in (("people", (300, 220)), ("coco", (240, 360)), ("animals", (260, 320))):
@@ -40,13 +41,15 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(5):
             cv2.imwrite(str(root / name / f"{number}.jpg"), surface(rng, (240, 360), None))
     (root / "clips" / "general").mkdir(parents=True)
-    writer = cv2.VideoWriter(
-        str(root / "clips" / "general" / "pan.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (320, 192)
-    )
     wide = surface(rng, (192, 480), cv2.imread(str(root / "coco" / "images" / "0.jpg")))
-    for step in range(60):
-        writer.write(np.ascontiguousarray(wide[:, step : step + 320]))
-    writer.release()
+    names = [f"pan_{letter}" for letter in "abcdefghijklmnopqrstuvwxyzabc"]
+    kept_apart = next(name for name in names if is_held_out(Path(f"{name}.mp4")))
+    for name, film in (("pan", wide), (kept_apart, np.full_like(wide, 255))):
+        path = root / "clips" / "general" / f"{name}.mp4"
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (320, 192))
+        for step in range(60):
+            writer.write(np.ascontiguousarray(film[:, step : step + 320]))
+        writer.release()
     return root
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -27,28 +28,85 @@ def clips(tmp_path: Path) -> Path:
     return tmp_path / "clips"
 
 
-def measured(held_out: float, clips: float) -> compare.Measured:
+def measured(held_out: float, *clips: float | None) -> compare.Measured:
     return compare.Measured(
-        validate.Figures(held_out, held_out, held_out), consistency.Figures(clips, clips, 0.0, clips, 1, 10)
+        validate.Figures(held_out, held_out, held_out), consistency.Figures(0.0, 0.0, 0.0, 0.0, len(clips), 10, clips)
     )
 
 
 def test_both_opinions_must_be_higher() -> None:
-    old = measured(0.6, 0.4)
-    assert measured(0.61, 0.41).is_better_than(old)
-    assert not measured(0.61, 0.39).is_better_than(old)
-    assert not measured(0.59, 0.41).is_better_than(old)
+    old = measured(0.6, 0.4, 0.5, None)
+    assert measured(0.61, 0.41, 0.51, None).is_better_than(old)
+    assert not measured(0.61, 0.39, 0.49, None).is_better_than(old)
+    assert not measured(0.59, 0.41, 0.51, None).is_better_than(old)
     assert not old.is_better_than(old)
+
+
+def test_a_gain_on_clips_must_exceed_its_standard_error() -> None:
+    old = measured(0.6, 0.2, 0.4, 0.6, None)
+    # Gains 0.3, 0, 0: mean 0.1 and s = sqrt(0.03), whose error sqrt(0.03 / 3) is exactly as large.
+    assert measured(0.61, 0.5, 0.4, 0.6, None).clip_gain(old) == pytest.approx((0.1, 0.1))
+    assert not measured(0.61, 0.499, 0.4, 0.599, None).is_better_than(old)
+    # The same mean, found on every clip.
+    assert measured(0.61, 0.29, 0.5, 0.71, None).is_better_than(old)
+    # One clip says nothing of the others.
+    assert not measured(0.61, 0.9, None).is_better_than(measured(0.6, 0.1, None))
 
 
 def test_a_model_is_not_better_than_itself(shard_folder: Path, clips: Path, tmp_path: Path) -> None:
     arguments = ["--old", str(DEFAULT_MODEL), "--new", str(DEFAULT_MODEL), "--data", str(shard_folder)]
-    assert compare.main([*arguments, "--clips", str(clips), "--json", str(tmp_path / "f.json")]) == 0
-    content = json.loads((tmp_path / "f.json").read_text())
+    assert compare.main([*arguments, "--clips", str(clips), "--json", str(tmp_path / "new" / "f.json")]) == 0
+    content = json.loads((tmp_path / "new" / "f.json").read_text())
     assert content["new_is_better"] is False
     assert content["old"] == content["new"]
     assert content["old"]["clips"]["frames"] == 6
     assert 0 < content["old"]["held_out"]["best_iou"] < 1
+
+
+def _without_motion(path: Path) -> Path:
+    """A model with every output that looks at the image alone, and sees nothing in it."""
+    models = pytest.importorskip("tests.models", reason="needs onnx")
+    shapes = {"masks": [1, 3, *models.GRID], "background": [1, 1, *models.GRID], "embedding": [1, 4, *models.GRID]}
+    constants = {name: np.zeros(shape, np.float32) for name, shape in {**shapes, "scores": [1, 3]}.items()}
+    nodes = [models.helper.make_node("Identity", [f"{name}_value"], [name]) for name in constants]
+    return models.save(
+        path,
+        nodes,
+        {"image": [1, 3, *models.SIZE]},
+        {name: list(value.shape) for name, value in constants.items()},
+        {f"{name}_value": value for name, value in constants.items()},
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--limit", "0"], 2, "--limit 0"),
+        (["--frames", "1"], 2, "--frames 1"),
+        (["--json", "{tmp}"], 5, "is a folder"),
+        (["--json", "{tmp}/file/f.json"], 5, "--json"),
+        (["--old", "{motion}"], 4, "no output 'embedding'"),
+        (["--old", "{still}"], 4, "no input 'motion'"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(
+    arguments: list[str],
+    code: int,
+    words: str,
+    shard_folder: Path,
+    clips: Path,
+    motion_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").touch()
+    still = _without_motion(tmp_path / "still.onnx")
+    whole = ["--old", str(DEFAULT_MODEL), "--new", str(DEFAULT_MODEL), "--data", str(shard_folder)]
+    filled = [a.format(tmp=tmp_path, motion=motion_model, still=still) for a in arguments]
+    assert compare.main([*whole, "--clips", str(clips), *filled]) == code
+    message = capsys.readouterr().err.strip()
+    assert words in message
+    assert "\n" not in message
 
 
 def test_clips_that_are_all_training_clips_are_refused(

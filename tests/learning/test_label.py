@@ -6,14 +6,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
+from engine.errors import ModelError, SourceError
 from engine.perceive.motion import FEATURE_SIZE
+from learning import label as label_module
 from learning.consistency import View, clip_consistency, combine
 from learning.contact_sheet import main as draw_sheet
-from learning.footage import clip_group, find_clips, is_held_out, read_window
+from learning.footage import clip_group, find_clips, is_held_out, read_window, spread
 from learning.label import main
-from learning.networks.compact import Compact, CompactConfig
 from learning.synthesis.sample import Kind, Origin
 from learning.synthesis.shards import Shards
 from streaming.sources.demo import DemoSource
@@ -103,10 +103,31 @@ def test_the_sheet_shows_every_kind_of_pixel(clips: Path, motion_model: Path, tm
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
+        (["--out", "sheet.png", "--count", "0"], 2, "--count 0"),
+        (["--out", "sheet.png", "--columns", "0"], 2, "--columns 0"),
+        (["--out", "sheet.xyz"], 2, "'.xyz': give a .png or .jpg"),
+        (["--out", "nowhere/sheet.png"], 5, "cannot be written"),
+    ],
+)
+def test_a_sheet_that_cannot_be_drawn_is_one_line(
+    arguments: list[str], code: int, words: str, shard_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments[1] = str(tmp_path / arguments[1])
+    assert draw_sheet(["--data", str(shard_folder), "--prefix", "held", *arguments]) == code
+    message = capsys.readouterr().err.strip()
+    assert words in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
         (["--clips", "/nowhere"], 2, "not a folder"),
         (["--clips", "{empty}"], 2, "no video"),
         (["--clips", "{clips}"], 2, "--out is missing"),
         (["--clips", "{clips}", "--frames", "2"], 2, "3 or more"),
+        (["--clips", "{clips}", "--limit", "0"], 2, "--limit 0: must be 1 or more"),
+        (["--clips", "{clips}", "--seed", "-1"], 2, "--seed -1: must be 0 or more"),
         (["--clips", "{clips}", "--model", "nosuch"], 4, "nosuch"),
     ],
 )
@@ -142,8 +163,27 @@ def test_views_of_one_episode_stay_together() -> None:
     assert clip_group("droid_0002") != clip_group("droid_0003")
     assert clip_group("bottle_0") == clip_group("bottle_1")
     assert clip_group("cups") == "cups"
+    # A number alone says nothing of what it shows.
+    assert clip_group("0001") == "0001"
+    assert clip_group("_7") == "_7"
     share = np.mean([is_held_out(Path(f"droid_{3 * i:04d}.mp4")) for i in range(3000)])
     assert 0.045 < share < 0.085
+
+
+def test_a_limit_is_kept_and_spread() -> None:
+    videos = [Path(f"{i}.mp4") for i in range(10)]
+    for limit in range(1, 13):
+        chosen = spread(videos, limit)
+        assert len(chosen) == len(set(chosen)) == min(limit, 10)
+    assert spread(videos, 2) == [videos[0], videos[5]]
+
+
+def test_a_model_that_changes_on_the_way_is_refused(clips: Path, motion_model: Path, tmp_path: Path) -> None:
+    # The account of the shard would name a network that did not make it.
+    settings = label_module.Settings(12, 1, 1, 1, 1, "0" * 12)
+    with pytest.raises(ModelError, match="changed while labelling"):
+        label_module.label_clips(find_clips(clips)[:1], tmp_path, motion_model, settings, workers=1)
+    assert contents(tmp_path) == {}
 
 
 def test_windows_are_read_from_where_they_start(clips: Path) -> None:
@@ -199,9 +239,16 @@ def test_sources_weigh_the_same() -> None:
     assert combine({"a": [good], "b": [bad] * 9}).coverage == 0.5
 
 
-def test_measures_an_onnx_file_and_a_network_in_training(
-    clips: Path, motion_model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_clip_has_a_figure_where_something_moves() -> None:
+    thing = np.zeros(GRID, bool)
+    thing[20:40, 20:40] = True
+    good = views([np.roll(thing, 2 * t, axis=1) for t in range(3)], 2, thing)
+    empty = views([np.zeros(GRID, bool)] * 3, 2, thing)
+    still = views([thing] * 3, 0, thing)
+    assert combine({"a": [good, still], "b": [empty]}).per_clip == (1.0, None, 0.0)
+
+
+def test_measures_an_onnx_file(clips: Path, motion_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     apart = [video for video in find_clips(clips) if is_held_out(video)]
     figures = clip_consistency(motion_model, apart, 12)
     assert (figures.clips, figures.frames) == (1, 12)
@@ -210,7 +257,5 @@ def test_measures_an_onnx_file_and_a_network_in_training(
     assert figures.leak < 0.1
     assert main(["--check", "--clips", str(clips), "--model", str(motion_model), "--frames", "12"]) == 0
     assert json.loads(capsys.readouterr().out)["overall"] == pytest.approx(figures.overall)
-    torch.manual_seed(0)
-    untrained = clip_consistency(Compact(CompactConfig()), apart, 4)
-    assert untrained.frames == 4
-    assert 0 <= untrained.overall < figures.overall
+    with pytest.raises(SourceError, match="two readable frames"):
+        clip_consistency(motion_model, apart, 1)

@@ -63,9 +63,49 @@ def test_a_network_starts_from_what_fits_of_another(shard_folder: Path, tmp_path
     assert sorted(pretrain.load_matching(fresh, tmp_path / "other.pt")) == ["heat.bias", "heat.weight"]
     torch.testing.assert_close(fresh.context[0].weight, trainer.network.context[0].weight.cpu(), atol=1e-3, rtol=1e-3)
     torch.save({"state": {"x": torch.zeros(1)}}, tmp_path / "stranger.pt")
-    for path in (tmp_path / "stranger.pt", tmp_path / "missing.pt", Path(__file__)):
+    torch.save({"state": {"heat.weight": 1.0}}, tmp_path / "number.pt")
+    torch.save({"state": torch.zeros(2)}, tmp_path / "state.pt")
+    torch.save(torch.zeros(2), tmp_path / "tensor.pt")
+    (tmp_path / "empty.pt").touch()
+    names = ("stranger", "number", "state", "tensor", "empty", "missing")
+    for path in (*(tmp_path / f"{name}.pt" for name in names), Path(__file__)):
         with pytest.raises(ModelError, match="--init"):
             pretrain.load_matching(fresh, path)
+
+
+def test_a_run_says_where_it_came_from_and_refuses_the_run_of_another_network(
+    shard_folder: Path, tmp_path: Path
+) -> None:
+    def trainer(out: Path, init: Path | None = None, rate: float = 1e-3) -> Trainer:
+        return Trainer(shard_folder, out, minutes=60, device="cpu", seed=0, batch=2, init=init, rate=rate)
+
+    out, start = tmp_path / "run", tmp_path / "model.pt"
+    out.mkdir()
+    first = trainer(tmp_path / "fresh")
+    torch.save({"state": first.network.state_dict()}, start)
+    trainer(out, init=start).save()
+    # Resumed without --init, and at another rate.
+    trainer(out, rate=5e-4).save()
+    recorded = torch.load(out / "model.pt", weights_only=True)["training"]
+    assert (recorded["init"], recorded["labels"], recorded["rate"]) == (str(start), [], 5e-4)
+
+    state = torch.load(out / "last.pt", weights_only=True)
+    state["network"]["heat.weight"] = torch.zeros(2, 3)
+    torch.save(state, out / "last.pt")
+    with pytest.raises(ModelError, match="give another --out") as caught:
+        trainer(out)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["--minutes", "--batch", "--rate", "--save-every"])
+def test_options_of_zero_are_exit_code_2(
+    option: str, shard_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--objective", "proposals", "--data", str(shard_folder), "--out", str(tmp_path), option, "0"]
+    assert pretrain.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert f"{option} 0" in error
+    assert error.count("\n") == 1
 
 
 def test_unknown_objective_is_exit_code_2_with_the_allowed_names(

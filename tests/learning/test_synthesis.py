@@ -1,16 +1,19 @@
 """Samples are reproducible, their labels fit their pixels, their features are the engine's."""
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from engine.errors import StoreError
+from engine.errors import StoreError, UsageError
 from engine.perceive.motion import FEATURE_SIZE, MotionEstimator, network_features
 from learning.synthesis import __main__ as command
+from learning.synthesis import assets, cast, compose, piles
 from learning.synthesis.articulation import FIELD, draw_articulation, outline_points, skinned_field
 from learning.synthesis.assets import Library, build_library
 from learning.synthesis.generate import make_sample, pair_features
@@ -238,6 +241,101 @@ def test_without_the_renderer_the_library_has_no_piles_and_samples_still_come(
 def test_held_out_samples_use_other_pictures(library: Library) -> None:
     a, b = make_sample(library, 0, 0), make_sample(library, 0, 0, held_out=True)
     assert not np.array_equal(a.image, b.image)
+
+
+def test_no_source_is_in_both_the_training_and_the_held_out_part(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[tuple[str, bool], set[int]] = {}
+
+    def watched(rng: np.random.Generator, groups: np.ndarray, held_out: bool) -> int:
+        for name in ("image_groups", "background_groups", "cutout_groups", "pile_groups"):
+            if np.shares_memory(groups, getattr(library, name)):
+                index = assets.choose(rng, groups, held_out)
+                drawn.setdefault((name, held_out), set()).add(int(groups[index]))
+                return index
+        raise AssertionError("drawn without regard to the source")
+
+    for module in (cast, compose, piles):
+        monkeypatch.setattr(module, "choose", watched)
+    for index in range(60):
+        make_sample(library, 5, index, held_out=index % 2 == 0)
+    names = {name for name, _ in drawn}
+    assert names >= {"image_groups", "background_groups", "cutout_groups"}
+    for name in names:
+        assert drawn[name, True]
+        assert not drawn[name, True] & drawn[name, False]
+
+
+def test_what_comes_from_one_source_is_one_group(library: Library) -> None:
+    coco = library.image_groups[library.sources == assets.SOURCES.index("coco")]
+    assert np.unique(coco, return_counts=True)[1].tolist() == [2] * 5
+    assert np.unique(library.background_groups, return_counts=True)[1].tolist() == [3] * 10 + [2]
+    np.testing.assert_array_equal(library.pile_groups, np.arange(len(library.piles)) // 3)
+    natural = library.cutout_groups[: library.shapes_from]
+    # A cut-out goes with the photograph it is cut from.
+    for group, origin in zip(natural, library.origins, strict=False):
+        assert set(library.sources[library.image_groups == group]) == {origin}
+
+
+def test_clips_kept_apart_are_no_backgrounds(library: Library) -> None:
+    white = [background.min() > 240 for background in library.backgrounds]
+    assert not any(white)
+
+
+def test_an_empty_part_is_named(library: Library) -> None:
+    with pytest.raises(UsageError, match="no held-out picture among 3"):
+        assets.choose(np.random.default_rng(0), np.array([1, 2, 17]), held_out=True)
+
+
+@pytest.mark.parametrize("marker", ["", "1\n"])
+def test_pictures_prepared_by_another_version_are_refused(
+    marker: str, picture_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "done").write_text(marker)
+    with pytest.raises(StoreError, match="version 1"):
+        assets.open_library(tmp_path / "assets")
+    assert command.main(["--data", str(picture_folder), "--out", str(tmp_path)]) == 5
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(StoreError, match=r"learning\.synthesis"):
+        assets.open_library(tmp_path)
+
+
+def _change(shard: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    np.save(shard / f"{name}.npy", change(np.load(shard / f"{name}.npy")))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("motion", lambda a: a[:, :, ::2, ::2]),
+        ("motion", lambda a: a.astype(np.float32)),
+        ("kinds", lambda a: a[:, :16]),
+        ("origin", lambda a: a[:1]),
+    ],
+)
+def test_shards_of_another_version_are_refused(
+    name: str, change: Callable[[np.ndarray], np.ndarray], shard_folder: Path, tmp_path: Path
+) -> None:
+    shard = tmp_path / "held_0000.shard"
+    shutil.copytree(shard_folder / shard.name, shard)
+    assert len(Shards(tmp_path, "held")) == 8
+    _change(shard, name, change)
+    with pytest.raises(StoreError, match="render it again") as caught:
+        Shards(tmp_path, "held")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x93NUMPY"])
+def test_a_torn_shard_is_refused(content: bytes | None, shard_folder: Path, tmp_path: Path) -> None:
+    shard = tmp_path / "held_0000.shard"
+    shutil.copytree(shard_folder / shard.name, shard)
+    (shard / "ids.npy").unlink()
+    if content is not None:
+        (shard / "ids.npy").write_bytes(content)
+    with pytest.raises(StoreError, match="cannot be read"):
+        Shards(tmp_path, "held")
 
 
 def test_surfaces_fill_their_size() -> None:
