@@ -6,6 +6,8 @@ SOURCE ?= demo
 OUT ?= out/demo
 BENCH ?= out/bench
 SHARED ?= ../shared/data
+# Rendered by `python -m learning.synthesis`; without them what needs held-out samples is left out.
+SHARDS ?=
 # One BLAS thread: small products are slower with two. Waiting threads must sleep, not spin.
 export OPENBLAS_NUM_THREADS = 1
 export OMP_WAIT_POLICY = PASSIVE
@@ -28,9 +30,17 @@ lint: $(VENV)/.test
 bench: $(VENV)/.test  ## every number of the README, as JSON under $(BENCH)
 	mkdir -p $(BENCH)
 	$(BIN)/python -m benchmarks.selection --json $(BENCH)/selection.json --clips $(SHARED)/clips
+	$(BIN)/python -m benchmarks.perception --json $(BENCH)/perception.json
 	$(BIN)/python -m benchmarks.latency --json $(BENCH)/latency.json
+	$(BIN)/python -m benchmarks.seeds_cost --json $(BENCH)/seeds_cost.json
+	$(BIN)/python -m benchmarks.slow_subscriber --json $(BENCH)/slow_subscriber.json
 	$(BIN)/python -m benchmarks.soak --json $(BENCH)/soak.json
-	$(BIN)/python -m benchmarks.quality --data $(SHARED) --json $(BENCH)/quality.json
+	$(BIN)/python -m benchmarks.quality --data $(SHARED) --json $(BENCH)/quality.json --ablations \
+		--overlays $(BENCH)/overlays --contact-sheet $(BENCH)/worst.jpg
+	$(BIN)/python -m benchmarks.adaptation --data $(SHARED) --json $(BENCH)/adaptation.json
+	$(BIN)/python -m benchmarks.tracking --data $(SHARED) --json $(BENCH)/tracking.json
+	$(BIN)/python -m benchmarks.one_shot --data $(SHARED) --json $(BENCH)/one_shot.json
+	$(if $(SHARDS),$(BIN)/python -m benchmarks.score_prior --shards $(SHARDS) --json $(BENCH)/score_prior.json)
 	$(BIN)/python -m pytest -q -m slow
 
 $(VENV)/bin/python:
