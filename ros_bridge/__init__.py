@@ -1,4 +1,5 @@
-"""A ZeroMQ subscriber that speaks ROS; its own process, knows only `streaming.subscriber`.
+"""A ZeroMQ subscriber that speaks ROS, in a process of its own: `python -m ros_bridge`.
 
-Nothing lives here yet: the mapping to ROS topics is described with the wire protocol and comes next.
+`messages` says what becomes what, `cdr` turns it into bytes, `backends` carry the bytes, `bridge` is the loop.
+Nothing here may know torch, learning or export; the engine is known by its wire messages only.
 """

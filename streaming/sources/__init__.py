@@ -14,6 +14,7 @@ from streaming.sources.decoder import CaptureFactory
 from streaming.sources.demo import DemoSource, is_demo
 from streaming.sources.images import ImageSource, is_image_path
 from streaming.sources.network import NetworkSource
+from streaming.sources.ros import RosSource, is_ros, ros_name
 from streaming.sources.video import VideoSource
 
 __all__ = ["Source", "open_source", "parse_source"]
@@ -34,10 +35,10 @@ def open_source(
 
     Args:
         uri: video file, image file, folder or glob of images, rtsp:// rtsps:// http:// https:// tcp:// udp://
-            address, camera number, /dev/videoN, /dev/v4l/by-id/..., or demo.
+            address, ros:///TOPIC, camera number, /dev/videoN, /dev/v4l/by-id/..., or demo.
         name: name of the source; by default made from the URI.
         loop: files, folders and the demo start again at the end.
-        open_timeout_s, read_timeout_s: limits for network streams.
+        open_timeout_s, read_timeout_s: limits for network streams and ROS topics.
         capture_factory: opens a local camera instead of OpenCV.
 
     Raises:
@@ -49,6 +50,8 @@ def open_source(
         return DemoSource(uri, name=name, loop=loop)
     if is_camera(uri):
         return CameraSource(uri, name=name, capture_factory=capture_factory)
+    if is_ros(uri):
+        return RosSource(uri, name=name, open_timeout_s=open_timeout_s, read_timeout_s=read_timeout_s)
     if uri.startswith("file://"):
         uri = unquote(urlsplit(uri).path)
     if "://" in uri:
@@ -82,6 +85,8 @@ def default_name(uri: str) -> str:
     """A short name for `uri`: the file's stem, the host, or the kind of source."""
     if is_demo(uri):
         return "demo"
+    if is_ros(uri):
+        return ros_name(uri)
     if uri.isascii() and uri.isdigit():
         return f"camera{uri}"
     if "://" in uri and not uri.startswith("file://"):
