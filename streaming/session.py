@@ -1,8 +1,10 @@
 """One source through the engine: capture thread -> perceive thread -> decide, publish, save.
 
-`perceive` of the next frame overlaps `decide` of this one; the scenes are those of `Pipeline.step`.
+With cores to spare `perceive` of the next frame overlaps `decide` of this one; the scenes are those of
+`Pipeline.step` either way.
 """
 
+import os
 import queue
 import threading
 import time
@@ -37,6 +39,9 @@ class Session:
         sinks: further receivers of frames and scenes, each on its own thread.
         max_frames: stop after so many processed frames.
         on_frame: called in the engine thread after each frame, e.g. for a progress bar.
+        overlap: see one frame while the one before is decided; None: with more than two cores. On two, flow
+            and network already use both: a sixth more frames per second would cost half as much time again
+            from frame to masks.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class Session:
         sinks: Sequence[BackgroundSink] = (),
         max_frames: int | None = None,
         on_frame: Callable[[Frame, list[Scene]], None] | None = None,
+        overlap: bool | None = None,
     ) -> None:
         self._source = source
         self._pipeline = pipeline
@@ -65,6 +71,10 @@ class Session:
         self._capture = CaptureThread(source, self._mailbox, self._stop)
         # One frame waiting and one in work are what overlaps; more would only make frames old.
         self._perceived: queue.Queue[tuple[Frame, Percepts, float] | BaseException | None] = queue.Queue(1)
+        if overlap is None:
+            overlap = (os.cpu_count() or 1) > 2
+        self._turns = threading.Semaphore(3 if overlap else 1)
+        """Frames between capture and publishing: one decided, one waiting, one perceived."""
         self._problem: BaseException | None = None
 
     def stop(self) -> None:
@@ -87,6 +97,7 @@ class Session:
                 if isinstance(item, BaseException):
                     raise item
                 self._decide(*item)
+                self._turns.release()
         except BaseException as error:
             self._problem = error
         self._stop.set()
@@ -105,8 +116,11 @@ class Session:
         frames = 0
         try:
             while not self._stop.is_set() and frames != self._max_frames:
+                if not self._turns.acquire(timeout=_POLL_S):
+                    continue
                 frame = self._mailbox.get(timeout_s=_POLL_S)
                 if frame is None:
+                    self._turns.release()
                     if self._mailbox.finished:
                         break
                     continue

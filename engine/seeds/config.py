@@ -21,6 +21,7 @@ class SeedsConfig:
     propagate: bool = True  # the last final mask of each object, moved along the flow, is a candidate
     refine: bool = True  # edge-aware filter of P_FG when the image is given
 
+    look_frames: int = 2  # seeds are looked for in every so many frames: half the time, and memories change slowly
     seeds: int = 100  # N_S of the paper
     window_px: int = 0  # side of the window whose minimum is a candidate; 0: from the grid (5 at 64 rows, 9 at 480)
     background_share: int = 5  # N_BG = N_S / 5 of the paper
@@ -56,7 +57,7 @@ class SeedsConfig:
     def __post_init__(self) -> None:
         for name in ("seeds", "background_share", "members", "object_capacity", "background_capacity", "objects"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("active_objects", "active_frames"):
+        for name in ("active_objects", "active_frames", "look_frames"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("refresh_frames", "grown", "track_lag", "max_loss_bound"):
             self._require(name, getattr(self, name) >= 0, "at least 0")

@@ -42,7 +42,7 @@ class SeedFrame:
             extra candidates after the network's.
         own: number of candidates that were there before; indices from here on are grown or propagated.
         grown, propagated: how many of each joined, in this order.
-        seen: what the seeds say about this frame alone, or None without usable embedding.
+        seen: what the seeds say about this frame alone, or None without usable embedding and between looks.
         foreground: float32 [h, w], P_FG by the memories, or None while one of them is empty.
         timing_ms: "seeds" and its parts.
     """
@@ -118,9 +118,10 @@ class Seeds:
         small = None if image is None else _fit(image, percepts.background.shape)
         good = self._is_good(percepts, small)
         background = np.clip(np.nan_to_num(percepts.background, nan=1.0), 0.0, 1.0)
-        seen = look(percepts, self._tracks, config) if usable(percepts.embedding) else None
+        fit = usable(percepts.embedding)
+        seen = look(percepts, self._tracks, config) if fit and step % config.look_frames == 0 else None
         clock.lap("look")
-        foreground, known = self._recall(percepts, frame_index, small) if seen is not None else (None, None)
+        foreground, known = self._recall(percepts, frame_index, small) if fit else (None, None)
         if foreground is not None and known is not None and config.correct_background:
             rate = np.float32(config.correction) * (known if config.correct_known_only else np.float32(1.0))
             background = background + rate * ((1.0 - foreground) - background)

@@ -74,13 +74,14 @@ def session(source: Source, network: Network, collector: Collector, **options: o
     return Session(source, pipeline, report, every=True, sinks=sinks, **options), report
 
 
-def test_threads_change_nothing(network: Network) -> None:
+@pytest.mark.parametrize("overlap", [False, True])
+def test_threads_change_nothing(network: Network, overlap: bool) -> None:
     pipeline = Pipeline(EngineConfig(), network)
     with open_source(URI) as source:
         expected = [scene for frame in source for scene in pipeline.step(frame)]
     expected += pipeline.flush()
     collector = Collector()
-    runner, report = session(open_source(URI), network, collector)
+    runner, report = session(open_source(URI), network, collector, overlap=overlap)
     runner.run()
     assert collector.closed
     assert report.frames == FRAMES

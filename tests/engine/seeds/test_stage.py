@@ -16,6 +16,11 @@ GRID = (32, 56)
 THING, WALL = np.eye(6, dtype=np.float32)[:2] * 2.5
 
 
+def each_frame(**settings: object) -> SeedsConfig:
+    """A configuration that looks for seeds in every frame, so that every frame can be asked about."""
+    return SeedsConfig(look_frames=1, **settings)  # type: ignore[arg-type]
+
+
 def box(x: int, y: int = 10) -> np.ndarray:
     mask = np.zeros(GRID, bool)
     mask[y : y + 10, max(0, x) : x + 12] = True
@@ -68,7 +73,7 @@ def snapshot(seeds: Seeds) -> list[bytes]:
 
 
 def test_final_masks_teach_the_memories_what_is_thing_and_what_is_wall() -> None:
-    seeds = Seeds(SeedsConfig())
+    seeds = Seeds(each_frame())
     assert seeds.similarity(1, THING) == 0.0
     taught(seeds)
     assert seeds.similarity(1, THING) > 0.9
@@ -80,7 +85,7 @@ def test_final_masks_teach_the_memories_what_is_thing_and_what_is_wall() -> None
 
 
 def test_the_memories_correct_the_background_map_as_stated() -> None:
-    config = SeedsConfig(correct_known_only=False, refine=False, correction=0.4)
+    config = each_frame(correct_known_only=False, refine=False, correction=0.4)
     seeds = Seeds(config)
     t = taught(seeds)
     blind = world(20, seen_by_network=False, seed=9)
@@ -96,7 +101,7 @@ def test_the_memories_correct_the_background_map_as_stated() -> None:
 
 
 def test_unknown_surfaces_are_left_to_the_network() -> None:
-    seeds = Seeds(SeedsConfig(refine=False))
+    seeds = Seeds(each_frame(refine=False))
     t = taught(seeds)
     strange = world(20, seed=9)
     assert strange.embedding is not None
@@ -106,7 +111,7 @@ def test_unknown_surfaces_are_left_to_the_network() -> None:
 
 
 def test_a_moving_thing_no_proposal_covers_grows_a_candidate() -> None:
-    seeds = Seeds(SeedsConfig())
+    seeds = Seeds(each_frame())
     seeds.step(world(4), 0)
     frame = seeds.step(world(6), 1)
     assert frame.own == 0
@@ -120,9 +125,9 @@ def test_a_moving_thing_no_proposal_covers_grows_a_candidate() -> None:
 
 def test_nothing_grows_where_a_proposal_is_where_nothing_moves_or_when_switched_off() -> None:
     for config, percepts in (
-        (SeedsConfig(), world(6, proposals=(box(6),))),
-        (SeedsConfig(), world(6, speed=0.0)),
-        (SeedsConfig(grow=False), world(6)),
+        (each_frame(), world(6, proposals=(box(6),))),
+        (each_frame(), world(6, speed=0.0)),
+        (each_frame(grow=False), world(6)),
     ):
         seeds = Seeds(config)
         seeds.step(percepts, 0)
@@ -159,7 +164,7 @@ def bad_frames() -> dict[str, tuple[Percepts, np.ndarray | None, dict[int, int],
 @pytest.mark.parametrize("case", bad_frames())
 def test_nothing_is_learned_from_a_guess_or_a_bad_frame(case: str) -> None:
     percepts, image, chosen, exact, bound = bad_frames()[case]
-    seeds = Seeds(SeedsConfig())
+    seeds = Seeds(each_frame())
     t = taught(seeds)
     before = snapshot(seeds)
     seeds.step(world(14, proposals=(box(14),)), t, np.full((*GRID, 3), 90, np.uint8))
@@ -169,7 +174,7 @@ def test_nothing_is_learned_from_a_guess_or_a_bad_frame(case: str) -> None:
 
 
 def test_a_forced_commit_with_a_tight_bound_still_teaches() -> None:
-    seeds = Seeds(SeedsConfig())
+    seeds = Seeds(each_frame())
     t = taught(seeds)
     seeds.step(world(14, proposals=(box(14),)), t)
     assert seeds.learn(t, {1: 0}, False, SeedsConfig().max_loss_bound)
@@ -179,7 +184,7 @@ def test_a_forced_commit_with_a_tight_bound_still_teaches() -> None:
 
 @pytest.mark.parametrize(("refresh", "expected"), [(1, 12), (5, 3), (0, 1)])
 def test_memories_are_refreshed_every_k_frames(refresh: int, expected: int) -> None:
-    seeds = Seeds(SeedsConfig(refresh_frames=refresh))
+    seeds = Seeds(each_frame(refresh_frames=refresh))
     lessons = 0
     for t in range(12):
         seeds.step(world(4 + 2 * t, proposals=(box(4 + 2 * t),)), t)
@@ -188,7 +193,7 @@ def test_memories_are_refreshed_every_k_frames(refresh: int, expected: int) -> N
 
 
 def test_an_occlusion_leaves_the_memory_of_an_object_untouched() -> None:
-    seeds = Seeds(SeedsConfig())
+    seeds = Seeds(each_frame())
     t = taught(seeds)
     assert seeds.memory is not None
     before = seeds.memory.objects[1].reservoir.rows.copy()
@@ -202,7 +207,7 @@ def test_an_occlusion_leaves_the_memory_of_an_object_untouched() -> None:
 @pytest.mark.parametrize("guard", [True, False])
 def test_an_object_the_selection_misses_does_not_become_background(guard: bool) -> None:
     """Without the guard it does: the guard is what prevents it."""
-    seeds = Seeds(SeedsConfig(guard=guard))
+    seeds = Seeds(each_frame(guard=guard))
     t = taught(seeds)
     for later in range(t, t + 10):
         missed = world(20, proposals=(box(40, 0),), seen_by_network=False, speed=0.0, seed=later)
@@ -221,7 +226,7 @@ def select(frame: SeedFrame, wanted: np.ndarray) -> dict[int, int]:
 
 @pytest.mark.parametrize("lag", [0, 5])
 def test_a_propagated_false_positive_dies_within_its_life_and_teaches_nothing(lag: int) -> None:
-    seeds = Seeds(SeedsConfig(grow=False))
+    seeds = Seeds(each_frame(grow=False))
     ghost = box(40, 2)
     waiting = {}
     alive = []
@@ -246,7 +251,7 @@ def test_a_propagated_false_positive_dies_within_its_life_and_teaches_nothing(la
 
 
 def test_a_thing_that_goes_on_moving_stays_a_candidate_without_the_networks_help() -> None:
-    seeds = Seeds(SeedsConfig(grow=False))
+    seeds = Seeds(each_frame(grow=False))
     found = []
     for t in range(18):
         x = 2 + 2 * t
@@ -258,7 +263,7 @@ def test_a_thing_that_goes_on_moving_stays_a_candidate_without_the_networks_help
 
 
 def test_a_carried_mask_that_equals_a_proposal_is_not_added() -> None:
-    seeds = Seeds(SeedsConfig())
+    seeds = Seeds(each_frame())
     t = taught(seeds)
     frame = seeds.step(world(4 + 2 * t, proposals=(box(4 + 2 * t),)), t)
     assert len(frame.percepts.masks) == frame.own == 1
@@ -266,7 +271,7 @@ def test_a_carried_mask_that_equals_a_proposal_is_not_added() -> None:
 
 
 def test_a_cut_keeps_the_memories_and_a_reset_does_not() -> None:
-    seeds = Seeds(SeedsConfig())
+    seeds = Seeds(each_frame())
     t = taught(seeds)
     seeds.cut()
     assert seeds.similarity(1, THING) > 0.9
@@ -276,11 +281,11 @@ def test_a_cut_keeps_the_memories_and_a_reset_does_not() -> None:
 
 
 def test_switched_off_the_percepts_pass_through_untouched() -> None:
-    seeds = Seeds(SeedsConfig(enabled=False))
+    seeds = Seeds(each_frame(enabled=False))
     percepts = world(6, proposals=(box(6),))
     assert seeds.step(percepts, 0).percepts is percepts
     assert not seeds.learn(0, {1: 0}, True, 0.0)
-    quiet = Seeds(SeedsConfig(learn_memory=False, correct_background=False, grow=False, propagate=False))
+    quiet = Seeds(each_frame(learn_memory=False, correct_background=False, grow=False, propagate=False))
     for t in range(4):
         frame = quiet.step(percepts, t)
         assert not quiet.learn(t, {1: 0}, True, 0.0)
@@ -334,7 +339,7 @@ def odd_percepts() -> dict[str, Percepts]:
 def test_whatever_comes_the_answer_is_finite_and_consistent(name: str) -> None:
     percepts = odd_percepts()[name]
     h, w = percepts.background.shape
-    seeds = Seeds(SeedsConfig())
+    seeds = Seeds(each_frame())
     rng = np.random.default_rng(1)
     for t in range(6):
         frame = seeds.step(percepts, t, rng.integers(0, 256, (2 * h, 2 * w, 3), np.uint8) if t % 2 else None)
@@ -354,7 +359,7 @@ def test_whatever_comes_the_answer_is_finite_and_consistent(name: str) -> None:
 
 
 def test_a_stage_survives_good_and_odd_frames_in_turn() -> None:
-    seeds = Seeds(SeedsConfig())
+    seeds = Seeds(each_frame())
     odd = [p for p in odd_percepts().values() if p.background.shape == GRID and p.embedding is not None]
     odd = [p for p in odd if p.embedding is not None and len(p.embedding) == 6]
     for t in range(40):
@@ -368,3 +373,12 @@ def test_a_setting_out_of_range_names_itself() -> None:
         SeedsConfig(correction=1.5)
     with pytest.raises(UsageError, match="window_px=4: must be odd"):
         SeedsConfig(window_px=4)
+
+
+def test_between_looks_the_memories_still_speak() -> None:
+    seeds = Seeds(SeedsConfig(look_frames=2, refine=False))
+    for t in range(8):
+        frame = seeds.step(world(4 + 2 * t, proposals=(box(4 + 2 * t),), seed=t), t)
+        assert (frame.seen is not None) == (t % 2 == 0)
+        assert t < 4 or frame.foreground is not None
+        seeds.learn(t, {1: 0}, True, 0.0)
