@@ -132,9 +132,9 @@ def test_without_history_no_seed_remembers_either(default_model: Path) -> None:
 
 def test_networks_without_an_input_do_not_look_at_it(default_model: Path) -> None:
     rng = np.random.default_rng(0)
-    height, width = Network(default_model).size
-    images = rng.integers(0, 255, (2, height, width, 3), np.uint8)
-    motions = rng.normal(0, 1, (2, FEATURE_CHANNELS, height, width)).astype(np.float32)
+    whole = Network(default_model)
+    images = rng.integers(0, 255, (2, *whole.size, 3), np.uint8)
+    motions = rng.normal(0, 1, (2, FEATURE_CHANNELS, *whole.motion_size)).astype(np.float32)
 
     def background(network: Network, image: int, motion: int) -> np.ndarray:
         out = network.run(images[image], motions[motion]).background
