@@ -41,6 +41,7 @@ bench: $(VENV)/.test  ## every number of the README, as JSON under $(BENCH)
 	$(BIN)/python -m benchmarks.tracking --data $(SHARED) --json $(BENCH)/tracking.json
 	$(BIN)/python -m benchmarks.one_shot --data $(SHARED) --json $(BENCH)/one_shot.json
 	$(if $(SHARDS),$(BIN)/python -m benchmarks.score_prior --shards $(SHARDS) --json $(BENCH)/score_prior.json)
+	$(BIN)/python -m benchmarks.ros --json $(BENCH)/ros.json
 	$(BIN)/python -m pytest -q -m slow
 
 $(VENV)/bin/python:

@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--source",
         action="append",
         metavar="[NAME=]URI",
-        help="video, folder or glob of images, rtsp:// http:// tcp:// udp://, /dev/v4l/by-id/..., demo",
+        help="video, folder or glob of images, rtsp:// http:// tcp:// udp://, ros:///TOPIC, /dev/v4l/by-id/..., demo",
     )
     policy = source.add_mutually_exclusive_group()
     policy.add_argument("--every-frame", action="store_true", help="skip nothing (default for files)")
