@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine
-from engine.errors import EngineError
 
 
 def run_once(source: str, frames: int, extra: list[str]) -> dict[str, Any]:
@@ -78,12 +77,7 @@ def main() -> int:
     for stage, values in latency.items():
         table.add_row(stage, *(f"{values[p]:.2f}" for p in percentiles))
     Console(width=100).print(table)
-    try:
-        machine.write_report(options.json, result)
-    except EngineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return machine.finish(options.json, result)
 
 
 if __name__ == "__main__":

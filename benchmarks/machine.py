@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,3 +42,13 @@ def write_report(path: Path | None, result: dict[str, Any]) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StoreError(f"--json {path}: {error.strerror or error}; give a file that can be written") from None
+
+
+def finish(path: Path | None, result: dict[str, Any]) -> int:
+    """`write_report` as the last act of a command: its exit code, and one line where it fails."""
+    try:
+        write_report(path, result)
+    except StoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0

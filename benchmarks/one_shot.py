@@ -204,12 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
         content[name] = {"summary": summarise(videos), "videos": videos}
     if any(seed < TUNING_SEEDS_END for seed in seeds):
         print(f"note: seeds below {TUNING_SEEDS_END} were used for tuning")
-    try:
-        machine.write_report(options.json, content)
-    except EngineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return machine.finish(options.json, content)
 
 
 if __name__ == "__main__":

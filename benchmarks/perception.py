@@ -66,12 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     Console(width=100).print(table)
     model = {"name": network.name, "hash": network.hash}
     report = {"source": options.source, "frames": len(images), "model": model, "ms": result}
-    try:
-        machine.write_report(options.json, report)
-    except EngineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return machine.finish(options.json, report)
 
 
 if __name__ == "__main__":

@@ -160,8 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
             table.add_row(backend, topic, str(measured["published"]), *figures)
     Console(width=110).print(table)
     Console(width=110).print("encoding, ms per message:", result["encoding_ms"])
-    machine.write_report(options.json, result)
-    return 0
+    return machine.finish(options.json, result)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.blob_video import GRID, blob_video, frame_graph
-from engine.errors import EngineError
 from engine.percepts import Percepts
 from engine.select.combinations import enumerate_combinations
 from engine.select.config import SelectionConfig
@@ -423,12 +422,7 @@ def main() -> int:
         show(console, "The engine on footage", result["footage"]["clips"][:24])
         show(console, "Deadline against optimum, footage", result["footage"]["deadlines"])
         console.print(f"selection per frame on footage, ms: {result['footage']['select_ms']}")
-    try:
-        machine.write_report(options.json, result)
-    except EngineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return machine.finish(options.json, result)
 
 
 if __name__ == "__main__":

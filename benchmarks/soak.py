@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 from benchmarks import machine
-from engine.errors import EngineError
 from streaming.subscriber import MaskSubscriber
 
 
@@ -65,12 +64,7 @@ def main() -> int:
     }
     for name, value in result.items():
         print(f"{name}: {value}")
-    try:
-        machine.write_report(options.json, result)
-    except EngineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return machine.finish(options.json, result)
 
 
 if __name__ == "__main__":
