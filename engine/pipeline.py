@@ -98,11 +98,7 @@ class Pipeline:
             percepts, frame.image.shape[:2], frame.source, frame.t_capture_ns, frame.pts_ns
         )
         start = time.perf_counter()
-        image = None
-        if self._config.select.flow_form == "registered":
-            h, w = percepts.background.shape
-            image = cv2.resize(frame.image, (w, h), interpolation=cv2.INTER_AREA)
-        step = self.selection.step(percepts, frame.index, image)
+        step = self.selection.step(percepts, frame.index, percepts.image)
         selected = time.perf_counter()
         taught_ms = self._learning_ms
         scenes += [self._finalise(commit) for commit in step.commits]

@@ -39,9 +39,8 @@ class Session:
         sinks: further receivers of frames and scenes, each on its own thread.
         max_frames: stop after so many processed frames.
         on_frame: called in the engine thread after each frame, e.g. for a progress bar.
-        overlap: see one frame while the one before is decided; None: with more than two cores. On two, flow
-            and network already use both: a sixth more frames per second would cost half as much time again
-            from frame to masks.
+        overlap: see one frame while the one before is decided; None: with more than two cores. On two, flow and
+            network already use both: overlapping gains frames per second and loses latency.
     """
 
     def __init__(
