@@ -17,7 +17,7 @@ FEATURE_SIZE = (128, 224)
 
 FEATURE_CHANNELS = 5
 MOTION_DEFINITION = (
-    "dis-medium-192x336-g12-v2@128x224+quadratic-irls:compress(residual),compress(camera),difference/32;"
+    "dis-medium-192x336-g12-v1@128x224+quadratic-irls:compress(residual),compress(camera),difference/32;"
     "compress(v)=v/sqrt(1+|v|)"
 )
 """Identifies these features in a model's metadata; any change of the code below must change it."""
@@ -144,7 +144,7 @@ class MotionEstimator:
 
     def __init__(self) -> None:
         self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._dis.setVariationalRefinementIterations(2)
+        self._dis.setVariationalRefinementIterations(1)
         # Half the preset's steps converge as well, consecutive frames being close.
         self._dis.setGradientDescentIterations(12)
         self._previous: tuple[np.ndarray, np.ndarray] | None = None
