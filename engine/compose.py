@@ -1,6 +1,7 @@
 """Chosen masks of the working grid become a label map without overlap at frame size."""
 
-import cv2
+from functools import lru_cache
+
 import numba
 import numpy as np
 
@@ -11,9 +12,7 @@ from engine.select.render import paint_order
 def render_labels(
     percepts: Percepts, members: tuple[int, ...], labels: list[int], frame_size: tuple[int, int]
 ) -> np.ndarray:
-    """Label map of the selected masks at frame size.
-
-    Each soft mask is interpolated only inside its own box and cut at zero.
+    """Label map of the selected masks at frame size: each soft mask interpolated bilinearly and cut at zero.
 
     Args:
         percepts: the candidates of the frame.
@@ -26,36 +25,56 @@ def render_labels(
     """
     height, width = frame_size
     h, w = percepts.background.shape
-    sy, sx = height / h, width / w
+    rows, columns = _lattice(height, h), _lattice(width, w)
     out = np.zeros((height, width), np.uint16)
     label_of = dict(zip(members, labels, strict=True))
     for member in paint_order(members, _mean_logits(percepts, members)):
-        mask = percepts.masks[member]
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if len(rows) == 0:
-            continue
-        # One grid cell of margin, so that the zero crossing of the border lies inside.
-        y0, y1 = max(int(rows[0]) - 1, 0), min(int(rows[-1]) + 2, h)
-        x0, x1 = max(int(columns[0]) - 1, 0), min(int(columns[-1]) + 2, w)
-        top, bottom = int(y0 * sy), min(int(np.ceil(y1 * sy)), height)
-        left, right = int(x0 * sx), min(int(np.ceil(x1 * sx)), width)
-        crop = np.ascontiguousarray(percepts.logits[member, y0:y1, x0:x1])
-        # Pixel centres: grid coordinate of frame pixel X is (X + 0.5) / s - 0.5.
-        inverse = np.array(
-            [
-                [1 / sx, 0, (left + 0.5) / sx - 0.5 - x0],
-                [0, 1 / sy, (top + 0.5) / sy - 0.5 - y0],
-            ]
-        )
-        soft = cv2.warpAffine(
-            crop,
-            inverse,
-            (right - left, bottom - top),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        out[top:bottom, left:right][soft > 0] = label_of[member]
+        _paint(out, percepts.logits[member], *rows, *columns, label_of[member])
     return out
+
+
+@lru_cache(maxsize=8)
+def _lattice(size_px: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the pixels of one axis lie between the cells of the grid.
+
+    Pixel centres: the grid coordinate of pixel X is (X + 0.5) cells / size - 0.5, held inside the grid.
+
+    Returns:
+        starts int64 [cells + 1]: pixels starts[c] ... starts[c + 1] lie between cells c and c + 1, and
+        share float32 [size]: how far on the way.
+    """
+    place = np.clip((np.arange(size_px) + 0.5) * (cells / size_px) - 0.5, 0, cells - 1)
+    cell = np.floor(place).astype(np.int64)
+    return np.searchsorted(cell, np.arange(cells + 1)), (place - cell).astype(np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _paint(out, logits, row_starts, row_share, column_starts, column_share, label):  # type: ignore[no-untyped-def]
+    """Write `label` where the interpolated logits are positive; whole cells at once where all corners agree."""
+    h, w = logits.shape
+    line = np.empty(w, np.float32)
+    for r in range(h):
+        below = min(r + 1, h - 1)
+        inside = False
+        for c in range(w):
+            inside |= logits[r, c] > 0 or logits[below, c] > 0
+        if not inside:
+            continue
+        for y in range(row_starts[r], row_starts[r + 1]):
+            share = row_share[y]
+            for c in range(w):
+                line[c] = logits[r, c] + share * (logits[below, c] - logits[r, c])
+            for c in range(w):
+                left, right = line[c], line[min(c + 1, w - 1)]
+                if left <= 0 and right <= 0:
+                    continue
+                if left > 0 and right > 0:
+                    for x in range(column_starts[c], column_starts[c + 1]):
+                        out[y, x] = label
+                else:
+                    for x in range(column_starts[c], column_starts[c + 1]):
+                        if left + column_share[x] * (right - left) > 0:
+                            out[y, x] = label
 
 
 def _mean_logits(percepts: Percepts, members: tuple[int, ...]) -> np.ndarray:
@@ -72,7 +91,7 @@ def _mean_logits(percepts: Percepts, members: tuple[int, ...]) -> np.ndarray:
 
 def boxes_and_areas(labels: np.ndarray, values: list[int]) -> dict[int, tuple[tuple[int, int, int, int], int]]:
     """Half-open box (x0, y0, x1, y1) and area of each value present in a label map, in one pass."""
-    row_of = np.zeros(0x10000, np.int64)
+    row_of = np.zeros(0x10000, np.int32)
     row_of[values] = np.arange(1, len(values) + 1)
     extents = _extents(labels, row_of, len(values))
     return {

@@ -41,17 +41,31 @@ def foreground_components(
     for threshold in thresholds:
         binary = (foreground > threshold).astype(np.uint8)
         count, labels, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=4)
-        shifted = level_logit - np.float32(np.log(threshold / (1.0 - threshold)))
-        for label in range(1, count):
-            if stats[label, cv2.CC_STAT_AREA] < min_area_px:
-                continue
-            inside = labels == label
-            logits.append(np.where(inside | (labels == 0), shifted, _OUTSIDE))
-            # Background pixels far from this component lie below zero anyway: they are under the level.
-            scores.append(float(foreground[inside].mean()))
+        large = np.flatnonzero(stats[1:count, cv2.CC_STAT_AREA] >= min_area_px) + 1
+        zero_at = np.float32(np.log(threshold / (1.0 - threshold)))
+        found, total = _cut_out(level_logit, foreground, labels, large, zero_at, _OUTSIDE)
+        logits.append(found)
+        scores.append(total / stats[large, cv2.CC_STAT_AREA])
     if not logits:
         return np.empty((0, *background.shape), np.float32), np.empty(0, np.float32)
-    return np.stack(logits), np.asarray(scores, np.float32)
+    return np.concatenate(logits), np.concatenate(scores).astype(np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _cut_out(level_logit, foreground, labels, chosen, zero_at, outside):  # type: ignore[no-untyped-def]
+    """Logits float32 [n, h, w] of the chosen components, and the sum of the foreground inside each."""
+    h, w = labels.shape
+    out = np.empty((len(chosen), h, w), np.float32)
+    total = np.zeros(len(chosen))
+    for n in range(len(chosen)):
+        for y in range(h):
+            for x in range(w):
+                label = labels[y, x]
+                # Background far from this component lies below zero anyway; only other components must be shut out.
+                out[n, y, x] = level_logit[y, x] - zero_at if label == chosen[n] or label == 0 else outside
+                if label == chosen[n]:
+                    total[n] += foreground[y, x]
+    return out, total
 
 
 def confirmed_scores(

@@ -90,9 +90,10 @@ class Propagator:
         chain = self._chain(self._anchor_step, step) if self._anchors else None
         if chain is None:
             return []
+        moved = _warp([anchor.logits for anchor in self._anchors.values()], chain)
         found = [
-            Propagated(identity, _warp(anchor.logits, chain), anchor.score, anchor.confirmed)
-            for identity, anchor in self._anchors.items()
+            Propagated(identity, logits, anchor.score, anchor.confirmed)
+            for (identity, anchor), logits in zip(self._anchors.items(), moved, strict=True)
         ]
         return sorted(found, key=lambda item: -item.score(step, 1.0))
 
@@ -110,11 +111,13 @@ class Propagator:
         """
         absent = {identity: anchor for identity, anchor in self._anchors.items() if identity not in seen}
         chain = self._chain(self._anchor_step, step) if absent else None
-        for identity, anchor in absent.items():
-            if chain is None:
+        if chain is None:
+            for identity in absent:
                 del self._anchors[identity]
-            else:
-                anchor.logits = _warp(anchor.logits, chain)
+        else:
+            moved = _warp([anchor.logits for anchor in absent.values()], chain)
+            for anchor, logits in zip(absent.values(), moved, strict=True):
+                anchor.logits = logits
         for identity, (logits, score, confirmed) in seen.items():
             before = self._anchors.get(identity)
             latest = confirmed if before is None else max(confirmed, before.confirmed)
@@ -137,7 +140,7 @@ class Propagator:
             flow = self._flows.get(step)
             if flow is None:
                 return None
-            position += flow if step == end else _sample(flow, position, cv2.BORDER_REPLICATE)
+            position += flow if step == end else _sample(flow, position)
         sample = (position - grid)[:, ::4, ::4].reshape(2, -1)
         return _Chain(position, float(np.median(sample[0])), float(np.median(sample[1])))
 
@@ -148,45 +151,76 @@ def _grid(h: int, w: int) -> np.ndarray:
     return np.mgrid[0:h, 0:w][::-1].astype(np.float32)
 
 
-def _warp(logits: np.ndarray, chain: _Chain) -> np.ndarray:
-    """Soft mask at fractional positions; what comes from outside the frame is outside the mask.
+def _warp(logits: list[np.ndarray], chain: _Chain) -> list[np.ndarray]:
+    """Soft masks at fractional positions; what comes from outside the frame is outside the mask.
 
     Ground that an object uncovers has no past. Its backward flow, that of the background, points at where the
     object was, and would leave a trail of it. The object's own pixels claim the same source, though: where two
     do, the one that moves less against the frame's common motion is dropped.
     """
-    position = chain.position
-    moved: np.ndarray = _sample(logits[None], position, cv2.BORDER_CONSTANT)[0]
-    h, w = moved.shape
-    _drop_trail(moved.reshape(-1), position.reshape(2, -1), h, w, chain.common_x, chain.common_y, float(-_SOFT_LIMIT))
+    # Bounded copies: an array of all would stay alive as long as one of its masks does.
+    return [
+        _carry(plane, chain.position, chain.common_x, chain.common_y, float(-_SOFT_LIMIT)) for plane in logits
+    ]
+
+
+@compiled
+def _carry(
+    logits: np.ndarray, position: np.ndarray, common_x: float, common_y: float, outside: np.float32
+) -> np.ndarray:
+    """Bilinear values of logits [h, w] at positions [2, h, w], without the trail."""
+    h, w = logits.shape
+    border = np.float32(outside)
+    moved = np.full((h, w), border, np.float32)
+    top, bottom, left, right = h, -1, w, -1
+    for y in range(h):
+        for x in range(w):
+            if logits[y, x] > border:
+                top, bottom = min(top, y), max(bottom, y)
+                left, right = min(left, x), max(right, x)
+    fastest = np.zeros(h * w, np.float32)
+    for y in range(h):
+        for x in range(w):
+            px, py = position[0, y, x], position[1, y, x]
+            # Beyond one pixel around the mask every corner is outside; also true of positions that are no number.
+            if not (left - 1 < px < right + 1 and top - 1 < py < bottom + 1):
+                continue
+            x0, y0 = int(np.floor(px)), int(np.floor(py))
+            fx, fy = px - np.float32(x0), py - np.float32(y0)
+            a = logits[y0, x0] if x0 >= 0 and y0 >= 0 else border
+            b = logits[y0, x0 + 1] if x0 + 1 < w and y0 >= 0 else border
+            c = logits[y0 + 1, x0] if x0 >= 0 and y0 + 1 < h else border
+            d = logits[y0 + 1, x0 + 1] if x0 + 1 < w and y0 + 1 < h else border
+            value = (a + (b - a) * fx) * (np.float32(1.0) - fy) + (c + (d - c) * fx) * fy
+            moved[y, x] = value
+            if value > 0:
+                source = _source(px, py, h, w)
+                fastest[source] = max(fastest[source], _speed(px, py, x, y, common_x, common_y))
+    for y in range(h):
+        for x in range(w):
+            if moved[y, x] > 0:
+                px, py = position[0, y, x], position[1, y, x]
+                # Another pixel claims the source, faster by more than one pixel.
+                if fastest[_source(px, py, h, w)] > _speed(px, py, x, y, common_x, common_y) + np.float32(1.0):
+                    moved[y, x] = border
     return moved
 
 
 @compiled
-def _drop_trail(
-    logits: np.ndarray, position: np.ndarray, h: int, w: int, common_x: float, common_y: float, outside: float
-) -> None:
-    """Put pixels outside the mask whose source a pixel claims that is faster by more than one pixel."""
-    fastest = np.zeros(h * w, np.float32)
-    speed = np.zeros(h * w, np.float32)
-    source = np.zeros(h * w, np.int64)
-    for i in range(h * w):
-        if logits[i] > 0:
-            # Inside the mask, hence inside the frame: what comes from elsewhere is outside the mask.
-            x, y = position[0, i], position[1, i]
-            column, row = min(max(int(x + 0.5), 0), w - 1), min(max(int(y + 0.5), 0), h - 1)
-            source[i] = row * w + column
-            speed[i] = np.sqrt((x - i % w - common_x) ** 2 + (y - i // w - common_y) ** 2)
-            fastest[source[i]] = max(fastest[source[i]], speed[i])
-    for i in range(h * w):
-        if logits[i] > 0 and fastest[source[i]] > speed[i] + np.float32(1.0):
-            logits[i] = outside
+def _source(px: float, py: float, h: int, w: int) -> int:
+    """Index of the pixel nearest to a position."""
+    return min(max(int(py + 0.5), 0), h - 1) * w + min(max(int(px + 0.5), 0), w - 1)
 
 
-def _sample(planes: np.ndarray, position: np.ndarray, border: int) -> np.ndarray:
-    """Bilinear values float32 [C, h, w] of planes [C, h, w] at positions [2, h, w]."""
+@compiled
+def _speed(px: float, py: float, x: int, y: int, common_x: float, common_y: float) -> np.float32:
+    """How far a pixel came against the frame's common motion."""
+    return np.float32(np.sqrt((px - x - common_x) ** 2 + (py - y - common_y) ** 2))
+
+
+def _sample(planes: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Bilinear values float32 [C, h, w] of planes [C, h, w] at positions [2, h, w], the border going on for ever."""
     out = np.empty((len(planes), *position.shape[1:]), np.float32)
-    outside = float(-_SOFT_LIMIT)
     for plane, target in zip(planes, out, strict=True):
-        cv2.remap(plane, position[0], position[1], cv2.INTER_LINEAR, target, borderMode=border, borderValue=outside)
+        cv2.remap(plane, position[0], position[1], cv2.INTER_LINEAR, target, borderMode=cv2.BORDER_REPLICATE)
     return out

@@ -1,5 +1,8 @@
 """Label maps: no overlap, the right owner, the right place at frame size."""
 
+import dataclasses
+
+import cv2
 import numpy as np
 import pytest
 
@@ -30,6 +33,33 @@ def test_where_masks_overlap_the_lower_background_logit_owns(stronger: int) -> N
     labels = render_labels(percepts([left, right], [0.9, 0.9], background), (0, 1), [1, 2], FRAME)
     middle = labels[int(30.5 * 7.5), int(52.5 * 7.625)]
     assert middle == stronger + 1
+
+
+def interpolated(logits: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
+    """Bilinear values at every pixel centre of the frame, pixel by pixel: the definition."""
+    out = np.empty(frame_size)
+    for y in range(frame_size[0]):
+        for x in range(frame_size[1]):
+            v, u = (
+                np.clip((p + 0.5) * n / size - 0.5, 0, n - 1)
+                for p, n, size in zip((y, x), logits.shape, frame_size, strict=True)
+            )
+            r, c = int(v), int(u)
+            corners = logits[np.ix_([r, min(r + 1, len(logits) - 1)], [c, min(c + 1, logits.shape[1] - 1)])]
+            out[y, x] = (corners * np.outer([1 - v + r, v - r], [1 - u + c, u - c])).sum()
+    return out
+
+
+@pytest.mark.parametrize("frame_size", [(96, 168), (50, 40), (61, 163)])
+def test_borders_are_where_the_interpolated_logits_change_sign(frame_size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(3)
+    found = percepts([disc(30, 50, 12)], [0.9], np.full(GRID, 0.5))
+    logits = cv2.GaussianBlur(rng.standard_normal((1, *GRID)).astype(np.float32)[0], (0, 0), 1.5)
+    found = dataclasses.replace(found, logits=logits[None], masks=logits[None] > 0)
+    value = interpolated(logits, frame_size)
+    labels = render_labels(found, (0,), [5], frame_size)
+    clear = np.abs(value) > 1e-6
+    np.testing.assert_array_equal(labels[clear] == 5, value[clear] > 0)
 
 
 def test_masks_at_the_border_fill_the_frame_to_its_edge() -> None:

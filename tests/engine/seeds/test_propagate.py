@@ -1,7 +1,9 @@
 """Masks carried along the flow: where they land, and when they die."""
 
+import cv2
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from engine.seeds.propagate import UNCONFIRMED_LIFE_FRAMES, Propagator
 
@@ -35,6 +37,20 @@ def test_a_mask_arrives_where_the_flow_takes_it_however_long_its_commit_took() -
         (found,) = carrier.candidates(lag + 1, flow(2))
         assert found.identity == 3
         assert iou(found.logits, box(4 + 2 * (lag + 1))) == 1.0
+
+
+def test_values_between_pixels_are_bilinear() -> None:
+    rng = np.random.default_rng(5)
+    logits = np.clip(cv2.GaussianBlur(rng.normal(0, 12, SHAPE).astype(np.float32), (0, 0), 1.5), -6, 6)
+    carrier = Propagator()
+    carrier.candidates(0, flow(0))
+    carrier.commit(0, {1: (logits, 0.8, 0)})
+    # The same everywhere: nothing is uncovered, so no trail is cut off.
+    moving = np.broadcast_to(np.array([-1.3, 0.6], np.float32).reshape(2, 1, 1), (2, *SHAPE)).copy()
+    (found,) = carrier.candidates(1, moving)
+    y, x = np.mgrid[0 : SHAPE[0], 0 : SHAPE[1]].astype(np.float32)
+    expected = scipy.ndimage.map_coordinates(np.pad(logits, 4, constant_values=-6), [y + 0.6 + 4, x - 1.3 + 4], order=1)
+    np.testing.assert_allclose(found.logits, expected, atol=1e-4)
 
 
 def test_fractions_of_a_pixel_add_up() -> None:
