@@ -4,6 +4,7 @@ Training data is made with this very code, so what the network learned is what i
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numba
@@ -46,14 +47,12 @@ class Motion:
     mean_difference: float
 
 
+@lru_cache(maxsize=4)
 def _quadratic_basis(h: int, w: int, stride: int) -> np.ndarray:
     y, x = np.mgrid[0:h:stride, 0:w:stride]
     x = (x.ravel() / w - 0.5) * 2
     y = (y.ravel() / h - 0.5) * 2
     return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
-
-
-_BASIS: dict[tuple[int, int], np.ndarray] = {}
 
 
 def fit_camera_motion(flow: np.ndarray) -> np.ndarray:
@@ -68,7 +67,7 @@ def fit_camera_motion(flow: np.ndarray) -> np.ndarray:
         float64 [6, 2]: coefficients of 1, x, y, x^2, xy, y^2 with x, y in [-1, 1].
     """
     h, w = flow.shape[:2]
-    basis = _BASIS.setdefault((h, w), _quadratic_basis(h, w, _FIT_STRIDE))
+    basis = _quadratic_basis(h, w, _FIT_STRIDE)
     target = flow[::_FIT_STRIDE, ::_FIT_STRIDE].reshape(-1, 2).astype(np.float64)
     coefficients: np.ndarray = _reweighted_fit(basis, target)
     return coefficients

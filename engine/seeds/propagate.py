@@ -54,11 +54,13 @@ class _Chain:
     Attributes:
         position: float32 [2, h, w], where each pixel of the last frame was in the first one.
         common_x, common_y: median displacement, the camera's share of it.
+        reach: largest displacement along either axis, in pixels.
     """
 
     position: np.ndarray
     common_x: float
     common_y: float
+    reach: float
 
 
 class Propagator:
@@ -141,8 +143,9 @@ class Propagator:
             if flow is None:
                 return None
             position += flow if step == end else _sample(flow, position)
-        sample = (position - grid)[:, ::4, ::4].reshape(2, -1)
-        return _Chain(position, float(np.median(sample[0])), float(np.median(sample[1])))
+        displacement = position - grid
+        common_x, common_y = np.median(displacement[:, ::4, ::4].reshape(2, -1), axis=1).tolist()
+        return _Chain(position, common_x, common_y, float(np.abs(displacement).max()))
 
 
 @lru_cache(maxsize=4)
@@ -160,17 +163,16 @@ def _warp(logits: list[np.ndarray], chain: _Chain) -> list[np.ndarray]:
     """
     # Bounded copies: an array of all would stay alive as long as one of its masks does.
     return [
-        _carry(plane, chain.position, chain.common_x, chain.common_y, float(-_SOFT_LIMIT)) for plane in logits
+        _carry(plane, chain.position, chain.common_x, chain.common_y, chain.reach, -_SOFT_LIMIT) for plane in logits
     ]
 
 
 @compiled
 def _carry(
-    logits: np.ndarray, position: np.ndarray, common_x: float, common_y: float, outside: np.float32
+    logits: np.ndarray, position: np.ndarray, common_x: float, common_y: float, reach: float, border: np.float32
 ) -> np.ndarray:
     """Bilinear values of logits [h, w] at positions [2, h, w], without the trail."""
     h, w = logits.shape
-    border = np.float32(outside)
     moved = np.full((h, w), border, np.float32)
     top, bottom, left, right = h, -1, w, -1
     for y in range(h):
@@ -179,8 +181,11 @@ def _carry(
                 top, bottom = min(top, y), max(bottom, y)
                 left, right = min(left, x), max(right, x)
     fastest = np.zeros(h * w, np.float32)
-    for y in range(h):
-        for x in range(w):
+    margin = int(min(reach, h + w)) + 2
+    first_y, last_y = max(top - margin, 0), min(bottom + margin + 1, h)
+    first_x, last_x = max(left - margin, 0), min(right + margin + 1, w)
+    for y in range(first_y, last_y):
+        for x in range(first_x, last_x):
             px, py = position[0, y, x], position[1, y, x]
             # Beyond one pixel around the mask every corner is outside; also true of positions that are no number.
             if not (left - 1 < px < right + 1 and top - 1 < py < bottom + 1):
@@ -196,8 +201,8 @@ def _carry(
             if value > 0:
                 source = _source(px, py, h, w)
                 fastest[source] = max(fastest[source], _speed(px, py, x, y, common_x, common_y))
-    for y in range(h):
-        for x in range(w):
+    for y in range(first_y, last_y):
+        for x in range(first_x, last_x):
             if moved[y, x] > 0:
                 px, py = position[0, y, x], position[1, y, x]
                 # Another pixel claims the source, faster by more than one pixel.
