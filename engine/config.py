@@ -28,11 +28,13 @@ class PerceiveConfig:
     threads: int = 2  # both cores of a small machine; more brings nothing at this network size
     opencv_threads: int = 2  # the flow is a third faster with both; 1 where something else needs a core
     cut_difference: float = 26.0  # gray levels; clips stay below 23 within a shot, 98 % of cuts are above 35
+    precision: str = "f32"  # of layers that are not INT8; f16 (tensorrt) and bf16 (openvino) are faster, masks move
 
     def __post_init__(self) -> None:
         _require(self, "threads", 1 <= self.threads <= 256, "1 ... 256")
         _require(self, "opencv_threads", 1 <= self.opencv_threads <= 256, "1 ... 256")
         _require(self, "cut_difference", self.cut_difference > 0, "above 0")
+        _require(self, "precision", self.precision in ("f32", "f16", "bf16"), "f32, f16 or bf16")
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,24 @@ class IdentityConfig:
 
 
 @dataclass(frozen=True)
+class RecordConfig:
+    """What `--record` keeps for learning."""
+
+    interval: int = 5  # one final frame in so many: neighbours teach the same (and the paper's choice)
+    max_loss_bound: float = 0.02  # nats per pixel a forced decision may have cost; above, it was a gamble
+    quota_mb: int = 2048  # about ten thousand frames; the least useful leave first
+    image_px: int = 1280  # longer side of stored pictures; networks of this kind see less
+    jpeg_quality: int = 90  # artefacts below what motion features notice
+
+    def __post_init__(self) -> None:
+        _require(self, "interval", self.interval >= 1, "at least 1")
+        _require(self, "max_loss_bound", self.max_loss_bound >= 0, "at least 0")
+        _require(self, "quota_mb", self.quota_mb >= 1, "at least 1")
+        _require(self, "image_px", self.image_px >= 64, "at least 64")
+        _require(self, "jpeg_quality", 1 <= self.jpeg_quality <= 100, "1 ... 100")
+
+
+@dataclass(frozen=True)
 class EngineConfig:
     """The whole engine; `--print-config` shows what runs, `--set section.key=value` changes it."""
 
@@ -100,6 +120,7 @@ class EngineConfig:
     seeds: SeedsConfig = field(default_factory=SeedsConfig)
     select: SelectionConfig = field(default_factory=SelectionConfig)
     identity: IdentityConfig = field(default_factory=IdentityConfig)
+    record: RecordConfig = field(default_factory=RecordConfig)
 
 
 def nearest(key: str, known: Iterable[str]) -> str:

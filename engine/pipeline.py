@@ -5,6 +5,7 @@ only, so a session may run `perceive` of the next frame while `decide` works on 
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from engine.attention import look_list, stabilities, uncertainty, video_evidence
 from engine.compose import boxes_and_areas, render_labels
 from engine.config import EngineConfig
+from engine.evidence import Evidence
 from engine.frame import Frame
 from engine.identity import IdAllocator, IdentityBook, Track
 from engine.perceive.network import Network
@@ -64,6 +67,7 @@ class Pipeline:
 
     def __init__(self, config: EngineConfig, network: Network) -> None:
         self._config = config
+        self._network = network
         self._perceiver = Perceiver(network, config.perceive)
         self.selection = Selection(config.select)
         self.seeds = Seeds(config.seeds)
@@ -72,6 +76,7 @@ class Pipeline:
         self._book = IdentityBook(config.identity, self._ids)
         self._window: dict[int, _Undecided] = {}
         self._walk: list[_Walked] = []
+        self._layout: tuple[tuple[int, ...], int] | None = None
         self.timing_ms: dict[str, float] = {}
         self._learning_ms = 0.0
 
@@ -87,6 +92,10 @@ class Pipeline:
         """Prompts, seeds, selection, identity and composition for a frame already perceived."""
         scenes = []
         self._learning_ms = 0.0
+        layout = (percepts.background.shape, 0 if percepts.embedding is None else len(percepts.embedding))
+        if self._layout not in (None, layout):
+            scenes += self._forget()  # a model with another grid or embedding: what is remembered does not fit
+        self._layout = layout
         if percepts.flow is None:
             # First frame, a cut, or another image size: nothing before it says where things are now. Objects
             # are remembered by their looks: a black frame or a turn of the camera is no new world.
@@ -104,7 +113,7 @@ class Pipeline:
         scenes += [self._finalise(commit) for commit in step.commits]
         if scenes and scenes[-1].frame_index == frame.index:
             # Nothing to wait for: the frame is already final, and both topics say the same.
-            scenes.append(dataclasses.replace(scenes[-1], kind="provisional", commit=None))
+            scenes.append(dataclasses.replace(scenes[-1], kind="provisional", commit=None, evidence=None))
         else:
             scenes.append(self._look_ahead(step.path))
         done = time.perf_counter()
@@ -155,14 +164,56 @@ class Pipeline:
         """Final scenes of every frame still undecided, exact for what was seen."""
         return [self._finalise(commit) for commit in self.selection.flush()]
 
+    def configure(self, config: EngineConfig) -> None:
+        """See and choose by other thresholds and weights from the next frame on; between two frames.
+
+        What was sized at the start (the window, memories, threads) stays as it is.
+        """
+        self._config = config
+        self._perceiver.configure(config.perceive)
+        self.selection.configure(config.select)
+
+    def swap(self, network: Network) -> list[Scene]:
+        """Flush, then see the next frame with another model; between two frames, with none perceived in between.
+
+        Motion, identities, prompts and what the seeds remember stay as long as grid and embedding have the same size;
+        otherwise they are forgotten with the first frame the new model has seen.
+
+        Returns:
+            Final scenes of every frame still undecided: no selection window holds frames of two models.
+        """
+        scenes = self.flush()
+        self.selection.reset()
+        self._walk.clear()
+        self._network = network
+        self._perceiver.swap(network)
+        return scenes
+
     def reset(self) -> list[Scene]:
-        """Flush, then forget everything (source change, model swap); ids are still never reused."""
+        """Flush, then forget everything (source change); ids are still never reused."""
         self._perceiver.reset()
+        return self._forget()
+
+    def _forget(self) -> list[Scene]:
         scenes = self._cut()
         self._book.reset()
         self.seeds.reset()
         self.prompts.reset()
         return scenes
+
+    def continue_ids(self, next_id: int) -> None:
+        """Give out no id below `next_id` (a source that was removed and is added again)."""
+        self._ids.next_id = max(self._ids.next_id, next_id)
+
+    @property
+    def next_id(self) -> int:
+        """The id the next new object gets; every one below is spent."""
+        return self._ids.next_id
+
+    def cut(self) -> list[Scene]:
+        """Flush, and follow nothing from before (a gap in the stream); objects are remembered by their looks."""
+        self._perceiver.reset()
+        return self._cut()
 
     def _cut(self) -> list[Scene]:
         scenes = self.flush()
@@ -184,7 +235,8 @@ class Pipeline:
         self._book.settle(commit.frame_index)
         undecided = self._window.pop(commit.frame_index)
         self.prompts.settle(commit.frame_index)
-        info = CommitInfo(commit.exact, commit.lag, commit.loss_bound)
+        margin = commit.margin if math.isfinite(commit.margin) else None
+        info = CommitInfo(commit.exact, commit.lag, commit.loss_bound, margin)
         latest = self._walk[-1].book if self._walk else walked.book
         tracks = latest.recognised_now(walked.tracks)
         start = time.perf_counter()
@@ -193,7 +245,13 @@ class Pipeline:
         self._learning_ms += (time.perf_counter() - start) * 1e3
         scene = walked.scene if tracks is walked.tracks else None
         scene = scene or _compose(commit.frame_index, undecided, commit.members, tracks)
-        return dataclasses.replace(scene, kind="final", commit=info)
+        evidence = self._evidence(undecided.percepts, commit.members, tracks)
+        return dataclasses.replace(scene, kind="final", commit=info, evidence=evidence)
+
+    def _evidence(self, percepts: Percepts, members: tuple[int, ...], tracks: list[Track]) -> Evidence:
+        embeddings = {track.id: track.embedding for track in tracks if track.embedding is not None}
+        model = (self._network.name, self._network.hash, self._network.generation)
+        return Evidence.of(percepts, members, [track.id for track in tracks], embeddings, model)
 
     def _advance(self, book: IdentityBook, frame_index: int, members: tuple[int, ...]) -> _Walked:
         after = book.look_ahead()
@@ -231,16 +289,18 @@ def _compose(
     tracks: list[Track],
 ) -> Scene:
     """The provisional scene of a frame whose members and tracks are known."""
-    labels = render_labels(undecided.percepts, members, [track.label for track in tracks], undecided.frame_size)
+    percepts = undecided.percepts
+    labels = render_labels(percepts, members, [track.label for track in tracks], undecided.frame_size)
     found = boxes_and_areas(labels, [track.label for track in tracks])
     objects = []
+    stability = dict(zip([track.id for track in tracks], stabilities(percepts.logits[list(members)]), strict=True))
     for track in sorted(tracks, key=lambda track: track.label):
         if track.label not in found:
             continue
         box, area = found[track.label]
         age = frame_index - track.born
         # Sure over time, unsure in one image: what the network has yet to learn.
-        evidence = track.foreground * min(1.0, age / 10.0)
+        evidence = video_evidence(track.foreground, age)
         objects.append(
             Object(
                 id=track.id,
@@ -251,6 +311,7 @@ def _compose(
                 age=age,
                 novelty=float(np.clip(evidence * (1.0 - track.score), 0.0, 1.0)),
                 foreground=float(np.clip(track.foreground, 0.0, 1.0)),
+                uncertainty=uncertainty(track.score, evidence, stability[track.id]),
             )
         )
     return Scene(
@@ -261,6 +322,7 @@ def _compose(
         source=undecided.source,
         t_capture_ns=undecided.t_capture_ns,
         pts_ns=undecided.pts_ns,
+        look=look_list(objects, percepts, members, undecided.frame_size),
     )
 
 

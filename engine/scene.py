@@ -5,6 +5,8 @@ from typing import Literal
 
 import numpy as np
 
+from engine.evidence import Evidence
+
 
 @dataclass(frozen=True, slots=True)
 class Object:
@@ -19,6 +21,7 @@ class Object:
         age: frames since the identity was first seen.
         novelty: sure over time, unsure in one image, in [0, 1].
         foreground: object-level saliency in [0, 1]; above 0.5 it belongs to the foreground output.
+        uncertainty: in [0, 1], 0 when something surely is there and its border is clear.
     """
 
     id: int
@@ -29,6 +32,25 @@ class Object:
     age: int
     novelty: float
     foreground: float
+    uncertainty: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One thing or place that deserves another look.
+
+    Attributes:
+        id: identity of an object of the scene; None for a place no object covers.
+        box: (x0, y0, x1, y1) half-open, frame pixels.
+        reason: "novel" (the network has yet to learn it), "uncertain" (its mask or its worth is doubtful) or
+            "unexplained" (foreground that no selected mask covers).
+        priority: in [0, 1].
+    """
+
+    id: int | None
+    box: tuple[int, int, int, int]
+    reason: str
+    priority: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +61,13 @@ class CommitInfo:
         exact: True when the choice equals the optimum over the whole video.
         lag: frames between capture and decision.
         loss_bound: what a forced decision can have cost at most (0 when exact).
+        margin: how much dearer the best other answer for this frame was; None when there was no other.
     """
 
     exact: bool
     lag: int
     loss_bound: float
+    margin: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +81,8 @@ class Scene:
         objects: the objects in the label map, ascending label.
         source, t_capture_ns, pts_ns: copied from the frame.
         commit: how it was decided; None for provisional scenes.
+        look: what deserves another look, the most first, five at most.
+        evidence: what the decision rests on, for recorders; final scenes of this process only.
     """
 
     frame_index: int
@@ -67,3 +93,5 @@ class Scene:
     t_capture_ns: int
     pts_ns: int | None = None
     commit: CommitInfo | None = None
+    look: tuple[Look, ...] = ()
+    evidence: Evidence | None = None

@@ -63,6 +63,9 @@ class Header:
             self._refuse(key, "a finite number")
         return float(value)
 
+    def optional_number(self, key: str) -> float | None:
+        return None if self.fields.get(key) is None else self.number(key)
+
     def truth(self, key: str) -> bool:
         value = self.fields.get(key)
         if not isinstance(value, bool):
@@ -102,6 +105,9 @@ class Header:
         if not isinstance(value, dict):
             self._refuse(key, "an object")
         return Header(value, key)
+
+    def optional_sections(self, key: str) -> list["Header"]:
+        return [] if self.fields.get(key) is None else self.sections(key)
 
     def sections(self, key: str) -> list["Header"]:
         value = self.fields.get(key)

@@ -18,7 +18,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.scene import CommitInfo, Object, Scene
+from engine.scene import CommitInfo, Look, Object, Scene
 from streaming.header import Header
 from streaming.label_codec import Labels, WireError, check_shape, decode_labels, encode_labels
 
@@ -74,6 +74,7 @@ class Message:
         pts_ns: presentation time inside a file, None for live sources.
         size: (h, w) of the label map; frame_size: (H, W) of the frame, the unit of the boxes.
         objects: what the label map shows. commit: how a final scene was decided.
+        look: what deserves another look, the most first.
         model, timing_ms, dropped: which model, stage times in ms and drop counts by cause.
     """
 
@@ -90,6 +91,7 @@ class Message:
     frame_size: tuple[int, int] = (0, 0)
     objects: tuple[Object, ...] = ()
     commit: CommitInfo | None = None
+    look: tuple[Look, ...] = ()
     model: ModelInfo = ModelInfo()
     timing_ms: Mapping[str, float] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
@@ -181,10 +183,9 @@ def encode_scene(
         "pts_ns": None if scene.pts_ns is None else int(scene.pts_ns),
         "size": size,
         "frame_size": size,
-        "objects": [_object_fields(item) for item in scene.objects],
-        "commit": None
-        if commit is None
-        else {"exact": bool(commit.exact), "lag": int(commit.lag), "loss_bound": float(commit.loss_bound)},
+        "objects": [object_fields(item) for item in scene.objects],
+        "commit": None if commit is None else _commit_fields(commit),
+        "look": [_look_fields(item) for item in scene.look],
         "model": asdict(model or ModelInfo()),
         "timing_ms": {str(stage): float(ms) for stage, ms in (timing_ms or {}).items()},
         "dropped": {str(cause): int(count) for cause, count in (dropped or {}).items()},
@@ -226,7 +227,8 @@ def _common(kind: Kind, source: str, session: str, seq: int, t_publish_ns: int |
     }
 
 
-def _object_fields(item: Object) -> dict[str, Any]:
+def object_fields(item: Object) -> dict[str, Any]:
+    """An object as headers tell it."""
     # Detectors hand over NumPy scalars, which JSON does not know.
     return {
         "id": int(item.id),
@@ -237,6 +239,25 @@ def _object_fields(item: Object) -> dict[str, Any]:
         "age": int(item.age),
         "novelty": float(item.novelty),
         "foreground": float(item.foreground),
+        "uncertainty": float(item.uncertainty),
+    }
+
+
+def _commit_fields(commit: CommitInfo) -> dict[str, Any]:
+    return {
+        "exact": bool(commit.exact),
+        "lag": int(commit.lag),
+        "loss_bound": float(commit.loss_bound),
+        "margin": None if commit.margin is None else float(commit.margin),
+    }
+
+
+def _look_fields(item: Look) -> dict[str, Any]:
+    return {
+        "id": None if item.id is None else int(item.id),
+        "box": [int(v) for v in item.box],
+        "reason": item.reason,
+        "priority": float(item.priority),
     }
 
 
@@ -308,6 +329,7 @@ def _decode_scene(header: Header, kind: SceneKind, buffers: Sequence[bytes]) -> 
         frame_size=header.size("frame_size"),
         objects=_decode_objects(header),
         commit=_decode_commit(header),
+        look=tuple(_decode_look(item) for item in header.optional_sections("look")),
         model=_decode_model(header),
         timing_ms=header.numbers("timing_ms"),
         dropped=header.counts("dropped"),
@@ -343,6 +365,8 @@ def _decode_objects(header: Header) -> tuple[Object, ...]:
                 age=item.whole("age"),
                 novelty=item.number("novelty"),
                 foreground=item.number("foreground"),
+                # Later additions to version 1 may be missing.
+                uncertainty=item.optional_number("uncertainty") or 0.0,
             )
         )
     if len({item.id for item in objects}) < len(objects) or len({item.label for item in objects}) < len(objects):
@@ -354,7 +378,18 @@ def _decode_commit(header: Header) -> CommitInfo | None:
     commit = header.optional_section("commit")
     if commit is None:
         return None
-    return CommitInfo(exact=commit.truth("exact"), lag=commit.whole("lag"), loss_bound=commit.number("loss_bound"))
+    return CommitInfo(
+        exact=commit.truth("exact"),
+        lag=commit.whole("lag"),
+        loss_bound=commit.number("loss_bound"),
+        margin=commit.optional_number("margin"),
+    )
+
+
+def _decode_look(item: Header) -> Look:
+    x0, y0, x1, y1 = item.wholes("box", 4)
+    identity = None if item.fields.get("id") is None else item.whole("id")
+    return Look(identity, (x0, y0, x1, y1), item.text("reason"), item.number("priority"))
 
 
 def _decode_model(header: Header) -> ModelInfo:

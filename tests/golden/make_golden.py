@@ -2,7 +2,9 @@
 
 Each message is a pair of files. NAME.msg holds its parts, each as a little-endian uint32 length and the
 bytes. NAME.json says what a reader must find in it, or which complaint it must make. A test compares both
-with the code: run this script only for a deliberate change of the protocol, and then raise its version.
+with the code: run this script only for a deliberate change of the protocol. A reader that does not know a new
+key or part ignores it; any other change raises the version. Messages as they were before the latest addition
+are kept in earlier/ and stay readable.
 """
 
 import json
@@ -13,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.scene import CommitInfo, Object, Scene
+from engine.scene import CommitInfo, Look, Object, Scene
 from streaming.wire import ModelInfo, encode_eos, encode_heartbeat, encode_scene
 
 FOLDER = Path(__file__).resolve().parent
@@ -33,10 +35,11 @@ LABELS = np.array(
     np.uint16,
 )
 OBJECTS = (
-    Object(id=3, label=1, score=0.875, box=(1, 1, 4, 3), area=6, age=0, novelty=0.5, foreground=0.25),
+    Object(id=3, label=1, score=0.875, box=(1, 1, 4, 3), area=6, age=0, novelty=0.5, foreground=0.25, uncertainty=0.5),
     Object(id=70000, label=2, score=0.25, box=(3, 2, 6, 4), area=5, age=12, novelty=1.0, foreground=0.75),
     Object(id=2**40, label=65535, score=1.0, box=(6, 3, 8, 5), area=4, age=900, novelty=0.0, foreground=1.0),
 )
+LOOKS = (Look(70000, (3, 2, 6, 4), "novel", 1.0), Look(None, (0, 0, 1, 2), "unexplained", 0.25))
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Golden:
 
 def golden_messages() -> dict[str, Golden]:
     """All golden messages by name, encoded by the code as it is now."""
-    final = _scene("final", commit=CommitInfo(exact=False, lag=5, loss_bound=0.125), pts_ns=1_234_000_000)
+    final = _scene("final", commit=CommitInfo(exact=False, lag=5, loss_bound=0.125, margin=0.5), pts_ns=1_234_000_000)
     empty = _scene("final", labels=np.zeros((3, 4), np.uint16), objects=(), commit=CommitInfo(True, 0, 0.0))
     states = {"session": SESSION, "t_publish_ns": T_PUBLISH_NS}
     rle = _encode(final, "rle+zlib", 41)
@@ -86,7 +89,7 @@ def unpack(data: bytes) -> list[bytes]:
 
 
 def _scene(kind: Any, **changes: Any) -> Scene:
-    fields = {"labels": LABELS, "objects": OBJECTS, "source": "cam", "t_capture_ns": T_CAPTURE_NS}
+    fields = {"labels": LABELS, "objects": OBJECTS, "look": LOOKS, "source": "cam", "t_capture_ns": T_CAPTURE_NS}
     return Scene(frame_index=57, kind=kind, **(fields | changes))
 
 
@@ -131,6 +134,7 @@ def _expect_scene(scene: Scene, encoding: str, seq: int) -> dict[str, Any]:
         "frame_size": list(scene.labels.shape),
         "objects": [asdict(item) | {"box": list(item.box)} for item in scene.objects],
         "commit": None if scene.commit is None else asdict(scene.commit),
+        "look": [asdict(item) | {"box": list(item.box)} for item in scene.look],
         "model": {"name": "tiny", "hash": "c0ffee", "generation": 3},
         "timing_ms": {"perceive": 4.5, "select": 1.25},
         "dropped": {"engine_late": 2},

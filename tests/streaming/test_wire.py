@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.scene import CommitInfo, Object
+from engine.scene import CommitInfo, Look, Object
 from streaming.wire import ModelInfo, WireError, decode, encode_eos, encode_heartbeat, encode_scene
 from tests.streaming.scenes import make_object, make_scene, read_by_the_page
 
@@ -29,6 +29,7 @@ SCENE_KEYS = {
     "frame_size",
     "objects",
     "commit",
+    "look",
     "model",
     "timing_ms",
     "dropped",
@@ -59,6 +60,14 @@ objects = st.builds(
     age=st.integers(0, 2**40),
     novelty=finite,
     foreground=finite,
+    uncertainty=finite,
+)
+looks = st.builds(
+    Look,
+    id=st.none() | st.integers(0, 2**63 - 1),
+    box=st.tuples(*[st.integers(-(2**20), 2**20)] * 4),
+    reason=st.sampled_from(["novel", "uncertain", "unexplained"]),
+    priority=finite,
 )
 
 
@@ -66,17 +75,19 @@ objects = st.builds(
 @given(
     objects=st.lists(objects, max_size=5, unique_by=(lambda item: item.id, lambda item: item.label)),
     source=st.text(st.characters(exclude_characters="/", exclude_categories=["C", "Z"]), min_size=1, max_size=40),
-    commit=st.none() | st.builds(CommitInfo, st.booleans(), st.integers(0, 100), finite),
+    commit=st.none() | st.builds(CommitInfo, st.booleans(), st.integers(0, 100), finite, st.none() | finite),
+    look=st.lists(looks, max_size=5).map(tuple),
     pts_ns=st.none() | st.integers(-(2**62), 2**62),
     timing_ms=st.dictionaries(st.text(max_size=8).filter(str.isprintable), finite, max_size=3),
     kind=st.sampled_from(["provisional", "final"]),
 )
-def test_a_scene_comes_back_as_it_was_sent(objects, source, commit, pts_ns, timing_ms, kind):
-    scene = make_scene(9, kind, source, objects=tuple(objects), commit=commit, pts_ns=pts_ns)
+def test_a_scene_comes_back_as_it_was_sent(objects, source, commit, look, pts_ns, timing_ms, kind):
+    scene = make_scene(9, kind, source, objects=tuple(objects), commit=commit, look=look, pts_ns=pts_ns)
     model = ModelInfo("net", "beef", 2)
     message = decode(encode_scene(scene, **IDS, model=model, timing_ms=timing_ms, dropped={"late": 4}))
     assert (message.kind, message.source, message.session, message.seq) == (kind, source, "abc", 5)
     assert (message.frame, message.t_capture_ns, message.pts_ns) == (9, scene.t_capture_ns, pts_ns)
+    assert message.look == look
     assert message.size == message.frame_size == (6, 8)
     assert message.objects == scene.objects
     assert message.commit == commit
@@ -98,8 +109,9 @@ def test_the_header_has_exactly_the_keys_of_the_protocol(parts):
         "age",
         "novelty",
         "foreground",
+        "uncertainty",
     }
-    assert set(header["commit"]) == {"exact", "lag", "loss_bound"}
+    assert set(header["commit"]) == {"exact", "lag", "loss_bound", "margin"}
     assert set(header["model"]) == {"name", "hash", "generation"}
     assert header["parts"] == [{"name": "labels", "encoding": "rle+zlib", "dtype": "<u2", "shape": [6, 8]}]
     assert parts[0] == b"masks/cam/final/"

@@ -37,6 +37,21 @@ def test_golden_messages_are_read_as_expected(name):
     assert {key: found[key] for key in expected} == expected
 
 
+@pytest.mark.parametrize("path", sorted((FOLDER / "earlier").glob("*.msg")), ids=lambda path: path.stem)
+def test_messages_of_earlier_senders_stay_readable(path):
+    expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    message = decode(unpack(path.read_bytes()))
+    assert message.topic == expected.pop("topic").encode()
+    np.testing.assert_array_equal(message.labels, np.array(expected.pop("labels"), np.uint16))
+    found = json.loads(json.dumps(asdict(message), default=lambda value: None))
+    # What came later has a neutral value.
+    assert [item.pop("uncertainty") for item in found["objects"]] == [0.0] * len(found["objects"])
+    assert found["look"] == []
+    if found["commit"] is not None:
+        assert found["commit"].pop("margin") is None
+    assert {key: found[key] for key in expected} == expected
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_code_still_writes_the_golden_bytes(name):
     parts, expected = stored(name)
