@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 # Before numpy loads: it would start threads that this process has no use for.
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_graph_options(parser)
     engine = parser.add_argument_group("engine")
     engine.add_argument("--endpoint", default="tcp://127.0.0.1:5555", help="where the engine publishes")
+    engine.add_argument("--client-keys", type=Path, metavar="DIR", help="folder of a client's keys (streaming.keys)")
     engine.add_argument("--kind", default="final", choices=["final", "provisional"], help="which of its two answers")
     engine.add_argument("--source", metavar="NAME", help="only this source (default: all)")
     engine.add_argument("--every", action="store_true", help="every scene in order instead of the newest")
@@ -95,6 +97,7 @@ def run(argv: Sequence[str]) -> None:
 
     chosen = BridgeOptions(
         endpoint=options.endpoint,
+        keys=options.client_keys,
         kind=options.kind,
         every=options.every,
         source=options.source,

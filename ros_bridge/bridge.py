@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from ros_bridge import messages, topics
@@ -31,6 +32,7 @@ class BridgeOptions:
 
     Attributes:
         endpoint: of the engine. kind: which of its two answers. every: all scenes in order instead of the newest.
+        keys: folder of a client's keys, for an engine with `--keys`.
         source: only this one; None takes all.
         namespace: the engine's. namespaces, frame_ids, cameras: source -> namespace, frame, image topic.
         labels: encoding of the label image. overlay_hz: at most so many overlays a second, 0 for none.
@@ -38,6 +40,7 @@ class BridgeOptions:
     """
 
     endpoint: str = "tcp://127.0.0.1:5555"
+    keys: Path | None = None
     kind: Literal["final", "provisional"] = "final"
     every: bool = False
     source: str | None = None
@@ -89,7 +92,7 @@ class Bridge:
     sign of life.
 
     Raises:
-        UsageError: the endpoint is malformed.
+        UsageError: the endpoint is malformed, or the folder holds no usable keys.
     """
 
     def __init__(self, backend: Backend, options: BridgeOptions) -> None:
@@ -101,10 +104,10 @@ class Bridge:
         self._unencodable = 0
         self._stop = threading.Event()
         self._subscriber = MaskSubscriber(
-            options.endpoint, kind=options.kind, source=options.source, every=options.every
+            options.endpoint, kind=options.kind, source=options.source, every=options.every, keys=options.keys
         )
         try:
-            self._health = Health(options.endpoint)
+            self._health = Health(options.endpoint, options.keys)
         except BaseException:
             self._subscriber.close()
             raise

@@ -2,11 +2,14 @@
 
 import contextlib
 import time
+from pathlib import Path
 
 import zmq
 
 from engine.errors import UsageError
+from streaming.authenticator import present_keys
 from streaming.endpoint import set_keepalive
+from streaming.keys import load_client
 from streaming.wire import WireError, decode
 
 DEAD_AFTER_S = 1.5
@@ -20,16 +23,18 @@ class Health:
 
     Args:
         endpoint: of the engine's publisher.
+        keys: folder of a client's keys, for an engine with `--keys`.
 
     Attributes:
         states: source -> state as last told.
         sessions: source -> session of the engine that told it.
 
     Raises:
-        UsageError: the endpoint is malformed.
+        UsageError: the endpoint is malformed, or the folder holds no usable keys.
     """
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, keys: Path | None = None) -> None:
+        own_keys = None if keys is None else load_client(keys, "data")
         self.states: dict[str, str] = {}
         self.sessions: dict[str, str] = {}
         self._heard_s: dict[str, float] = {}
@@ -38,6 +43,8 @@ class Health:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.IPV6, int("[" in endpoint))
         set_keepalive(self._socket)
+        if own_keys is not None:
+            present_keys(self._socket, own_keys)
         self._socket.setsockopt(zmq.SUBSCRIBE, b"state/")
         try:
             self._socket.connect(endpoint)

@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket as sockets
+import stat
 from pathlib import Path
 
 import zmq
@@ -38,29 +39,36 @@ def set_keepalive(socket: "zmq.Socket[bytes]") -> None:
     socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, _KEEPALIVE_PROBES)
 
 
-def bind(socket: "zmq.Socket[bytes]", endpoint: str, *, insecure: bool = False) -> str:
-    """Bind `socket` and return the endpoint in effect, with the port the system chose for port 0 or `*`.
-
-    Args:
-        insecure: also bind what other machines can reach; the traffic is neither encrypted nor authenticated.
-
-    Raises:
-        UsageError: malformed, in use, not on this machine, or reachable by others without `insecure`.
-    """
+def check_reach(endpoint: str, *, insecure: bool = False, authenticated: bool = False) -> None:
+    """Raise `UsageError` for an endpoint that is malformed, or that others reach without keys or `insecure`."""
     transport, separator, address = endpoint.partition("://")
     if not separator or transport not in _TRANSPORTS or not address:
         needed = "tcp://127.0.0.1:5555, ipc:///run/user/NAME or inproc://NAME"
         raise UsageError(f"endpoint {endpoint!r} cannot be used: write it like {needed}")
-    if not is_loopback(endpoint) and not insecure:
+    if not is_loopback(endpoint) and not insecure and not authenticated:
         raise UsageError(
             f"endpoint {endpoint!r} can be reached from other machines without encryption: "
-            "bind 127.0.0.1, or add --insecure on a network you trust"
+            "bind 127.0.0.1, add --keys DIR, or --insecure on a network you trust"
         )
+
+
+def bind(socket: "zmq.Socket[bytes]", endpoint: str, *, insecure: bool = False, authenticated: bool = False) -> str:
+    """Bind `socket` and return the endpoint in effect, with the port the system chose for port 0 or `*`.
+
+    Args:
+        insecure: also bind what others can reach; the traffic is neither encrypted nor authenticated.
+        authenticated: `socket` asks for keys, so others may reach it.
+
+    Raises:
+        UsageError: malformed, in use, not on this machine, or reachable by others without keys or `insecure`.
+    """
+    check_reach(endpoint, insecure=insecure, authenticated=authenticated)
+    transport, _, address = endpoint.partition("://")
     if transport == "tcp":
         _check_port(endpoint, address.rpartition(":")[2])
         socket.setsockopt(zmq.IPV6, int("[" in address))
     if transport == "ipc" and not address.startswith("@"):
-        _prepare_path(endpoint, Path(address))
+        _prepare_path(endpoint, Path(address), private=not insecure and not authenticated)
     try:
         socket.bind(endpoint)
     except zmq.ZMQError as error:
@@ -76,13 +84,19 @@ def _check_port(endpoint: str, port: str) -> None:
         raise UsageError(f"endpoint {endpoint!r} has port {port!r}: up to 65535, or * for a free one, is needed")
 
 
-def _prepare_path(endpoint: str, path: Path) -> None:
-    """Make a private folder for the socket file; refuse a path that is served already.
+def _prepare_path(endpoint: str, path: Path, *, private: bool) -> None:
+    """Make a private folder for the socket file; refuse one others can enter, and a path that is served already.
 
     libzmq removes an existing socket file before it binds, which would cut off its owner without a word.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = stat.S_IMODE(path.parent.stat().st_mode)
+        if private and mode & 0o077:
+            raise UsageError(
+                f"endpoint {endpoint} cannot be bound: others can enter {path.parent} (mode {mode:04o}, at most 0700 "
+                "is needed); chmod 700 it, or choose a folder of your own"
+            )
         with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
             probe.connect(str(path))
     except (FileNotFoundError, ConnectionRefusedError):

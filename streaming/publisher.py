@@ -10,10 +10,14 @@ from collections.abc import Mapping
 from types import TracebackType
 
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
+from zmq.utils.monitor import parse_monitor_message
 
 from engine.errors import EngineError
 from engine.scene import Scene
+from streaming.authenticator import require_keys
 from streaming.endpoint import bind, set_keepalive
+from streaming.keys import ServerKeys
 from streaming.outbox import Outbox, Outgoing
 from streaming.waker import Waker
 from streaming.wire import (
@@ -53,6 +57,7 @@ class Publisher:
         patience_ms: how long a full subscriber is waited for before it loses a message. Above the few ms by
             which a busy machine delays libzmq's own thread, or bursts lose messages for no reason.
         insecure: also bind what other machines can reach.
+        keys: encrypt, and let only authorised clients read (`streaming.keys.load_server(DIR, "data")`).
         context: share one to use inproc endpoints.
 
     Attributes:
@@ -60,7 +65,7 @@ class Publisher:
         session: uuid hex, new per publisher.
 
     Raises:
-        UsageError: the endpoint cannot be bound.
+        UsageError: the endpoint cannot be bound, or a shared context has keys already.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class Publisher:
         send_hwm: int = 2,
         patience_ms: int = 10,
         insecure: bool = False,
+        keys: ServerKeys | None = None,
         context: "zmq.Context[zmq.Socket[bytes]] | None" = None,
     ) -> None:
         self.model = model or ModelInfo()
@@ -90,8 +96,13 @@ class Publisher:
         ):
             self._socket.setsockopt(option, value)
         set_keepalive(self._socket)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self._peers: set[int] = set()
+        self._authenticator: ThreadAuthenticator | None = None
         try:
-            self.endpoint = bind(self._socket, endpoint, insecure=insecure)
+            if keys is not None:
+                self._authenticator = require_keys(self._context, self._socket, keys)
+            self.endpoint = bind(self._socket, endpoint, insecure=insecure, authenticated=keys is not None)
         except EngineError:
             self._release()
             raise
@@ -118,6 +129,11 @@ class Publisher:
         """
         counts = {**self._dropped, "queue": self._outbox.dropped}
         return {cause: count for cause, count in counts.items() if count}
+
+    @property
+    def subscribers(self) -> int:
+        """Peers connected over tcp or ipc."""
+        return len(self._peers)
 
     @property
     def waiting(self) -> int:
@@ -202,8 +218,9 @@ class Publisher:
         self.close()
 
     def _release(self) -> None:
-        if not self._socket.closed:
-            self._socket.close()
+        self._close_socket()
+        if self._authenticator is not None:
+            self._authenticator.stop()
         if self._own_context:
             self._context.term()  # waits for the linger time the publisher thread has set
 
@@ -239,12 +256,14 @@ class Publisher:
     def _run(self) -> None:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._monitor, zmq.POLLIN)
         self._waker.register(poller)
         try:
             while self._close_by_s is None or self._outbox:
                 poller.poll(0 if self._outbox else self._until_heartbeat_ms())
                 self._waker.clear()
                 self._beat()
+                self._count_peers()
                 self._admit_newcomers()
                 if (item := self._outbox.take()) is not None:
                     self._last[item.topic] = item
@@ -254,8 +273,22 @@ class Publisher:
             self._failure = error
             _log.exception("publisher at %s has failed", self.endpoint)
         finally:
-            self._socket.close()
+            self._close_socket()
             self._waker.close()
+
+    def _close_socket(self) -> None:
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+            self._monitor.close(linger=0)
+            self._socket.close()
+
+    def _count_peers(self) -> None:
+        with contextlib.suppress(zmq.Again):
+            while True:
+                event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
+                # Both events carry the number of the connection's file descriptor.
+                change = self._peers.add if event["event"] == zmq.EVENT_ACCEPTED else self._peers.discard
+                change(event["value"])
 
     def _until_heartbeat_ms(self) -> int | None:
         if self._close_by_s is not None:

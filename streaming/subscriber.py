@@ -3,14 +3,17 @@
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
 import zmq
 
 from engine.errors import UsageError
+from streaming.authenticator import present_keys
 from streaming.endpoint import set_keepalive
 from streaming.inbox import EveryInbox, Inbox, NewestInbox
+from streaming.keys import ClientKeys, load_client
 from streaming.waker import Waker
 from streaming.wire import Message, State, WireError, check_source_name, decode, mask_topic, state_topic
 
@@ -40,6 +43,7 @@ class MaskSubscriber:
         every: deliver all scenes in order instead of the newest; what is lost is counted in `missed`.
         queue_size: scenes that may wait with `every`; beyond, the oldest is lost.
         until_eos: the iterator ends when all known sources have ended.
+        keys: folder of a client's keys (`python -m streaming.keys`), for an engine that runs with `--keys`.
         context: share the publisher's for inproc endpoints.
 
     Attributes:
@@ -48,7 +52,7 @@ class MaskSubscriber:
         malformed: messages that did not follow the protocol; they are left out.
 
     Raises:
-        UsageError: the endpoint is malformed or `kind` unknown.
+        UsageError: the endpoint is malformed, `kind` unknown or `keys` without usable keys.
     """
 
     def __init__(
@@ -60,12 +64,14 @@ class MaskSubscriber:
         every: bool = False,
         queue_size: int = 256,
         until_eos: bool = True,
+        keys: Path | str | None = None,
         context: "zmq.Context[zmq.Socket[bytes]] | None" = None,
     ) -> None:
         if kind not in ("final", "provisional", "both"):
             raise UsageError(f"kind {kind!r}: one of final, provisional, both is needed")
         if source is not None:
             check_source_name(source)
+        own_keys = None if keys is None else load_client(keys, "data")
         self.missed = 0
         self.skipped = 0
         self.malformed = 0
@@ -84,12 +90,12 @@ class MaskSubscriber:
         self._closed = False
         self._own_context = context is None
         self._context = context or zmq.Context()
-        self._socket = self._connect(endpoint, max(queue_size, _NEWEST_HWM))
+        self._socket = self._connect(endpoint, max(queue_size, _NEWEST_HWM), own_keys)
         self._waker = Waker()
         self._thread = threading.Thread(target=self._receive, name="subscriber", daemon=True)
         self._thread.start()
 
-    def _connect(self, endpoint: str, hwm: int) -> "zmq.Socket[bytes]":
+    def _connect(self, endpoint: str, hwm: int, keys: ClientKeys | None) -> "zmq.Socket[bytes]":
         socket = self._context.socket(zmq.SUB)
         for option, value in (
             (zmq.RCVHWM, hwm),
@@ -101,6 +107,8 @@ class MaskSubscriber:
         ):
             socket.setsockopt(option, value)
         set_keepalive(socket)
+        if keys is not None:
+            present_keys(socket, keys)
         for prefix in self._prefixes():
             socket.setsockopt(zmq.SUBSCRIBE, prefix)
         try:
