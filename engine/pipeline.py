@@ -19,6 +19,7 @@ from engine.config import EngineConfig
 from engine.evidence import Evidence
 from engine.frame import Frame
 from engine.identity import IdAllocator, IdentityBook, Track
+from engine.perceive.flow_network import FlowNetwork
 from engine.perceive.network import Network
 from engine.perceive.perceiver import Perceiver
 from engine.percepts import Percepts
@@ -60,15 +61,16 @@ class Pipeline:
     Args:
         config: every knob.
         network: the model; shared by the pipelines of one process.
+        flow: computes the optical flow in place of OpenCV's; shared likewise.
 
     Attributes:
         timing_ms: what each stage of the latest step took.
     """
 
-    def __init__(self, config: EngineConfig, network: Network) -> None:
+    def __init__(self, config: EngineConfig, network: Network, flow: FlowNetwork | None = None) -> None:
         self._config = config
         self._network = network
-        self._perceiver = Perceiver(network, config.perceive)
+        self._perceiver = Perceiver(network, config.perceive, flow)
         self.selection = Selection(config.select)
         self.seeds = Seeds(config.seeds)
         self.prompts = Prompts(config.prompts)
@@ -326,7 +328,7 @@ def _compose(
     )
 
 
-def warm_up(config: EngineConfig, network: Network, frames: int = 8) -> None:
+def warm_up(config: EngineConfig, network: Network, frames: int = 8, flow: FlowNetwork | None = None) -> None:
     """Compile and allocate everything before the first real frame, on a throw-away pipeline.
 
     A textured patch moves over textured ground, is decided at once and tracked, so that what learns from
@@ -337,7 +339,7 @@ def warm_up(config: EngineConfig, network: Network, frames: int = 8) -> None:
     ground = cv2.resize(rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8), (width, height))
     patch = cv2.resize(rng.integers(0, 256, (height // 16, height // 16, 3), np.uint8), (height // 2, height // 2))
     at_once = dataclasses.replace(config, select=dataclasses.replace(config.select, lag=0))
-    pipeline = Pipeline(at_once, network)
+    pipeline = Pipeline(at_once, network, flow)
     for index in range(frames):
         image, x, y = ground.copy(), width // 8 + 8 * index, height // 4
         image[y : y + len(patch), x : x + len(patch)] = patch

@@ -7,6 +7,7 @@ import numpy as np
 
 from engine.config import PerceiveConfig
 from engine.frame import Frame
+from engine.perceive.flow_network import FlowNetwork
 from engine.perceive.motion import FLOW_SIZE, Motion, MotionEstimator, network_features
 from engine.perceive.network import Network
 from engine.percepts import Percepts
@@ -18,18 +19,27 @@ class Perceiver:
     Args:
         network: the model; may be shared by several perceivers of one thread.
         config: thresholds.
+        flow: computes the optical flow in place of OpenCV's; may be shared likewise.
     """
 
-    def __init__(self, network: Network, config: PerceiveConfig) -> None:
+    def __init__(self, network: Network, config: PerceiveConfig, flow: FlowNetwork | None = None) -> None:
         self._network = network
         self._config = config
-        self._motion = MotionEstimator()
+        self._motion = MotionEstimator(flow)
         self._frame_size: tuple[int, ...] | None = None
 
     def reset(self) -> None:
         """Forget the previous frame."""
         self._motion.reset()
         self._frame_size = None
+
+    def configure(self, config: PerceiveConfig) -> None:
+        """Follow other thresholds from the next frame on."""
+        self._config = config
+
+    def swap(self, network: Network) -> None:
+        """See the next frame with another model; between two frames. Motion goes on: it is not the model's."""
+        self._network = network
 
     def step(self, frame: Frame) -> Percepts:
         """Percepts of `frame` with the network's own candidates; flow None in the first frame of a shot."""
@@ -43,7 +53,7 @@ class Perceiver:
             motion = None
         features = network_features(motion, self._network.motion_size) if self._network.uses_motion else None
         after_motion = time.perf_counter()
-        output = self._network.run(small, features)
+        output = self._network.run(small, features, frame.image.shape[1] / frame.image.shape[0])
         h, w = self._network.grid
         masks = output.masks if output.masks is not None else np.empty((0, h, w), np.float32)
         scores = output.scores if output.scores is not None else np.full(len(masks), 0.5, np.float32)
