@@ -18,12 +18,7 @@ from engine import config as configuration
 from engine.errors import EngineError, UsageError
 
 _NOT_YET = {
-    "control": "the control channel",
-    "record": "the selection store",
-    "models": "the watched model registry",
-    "preview": "the live page",
     "rerun": "the Rerun sink",
-    "mcap": "the MCAP recorder",
 }
 """Options of the command-line contract whose part of the engine does not exist yet: refused, not ignored."""
 
@@ -33,6 +28,19 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0.05 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text}: from 0.05 to 3600 seconds are possible")
+    return value
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text}: a port from 1 to 65535 is needed, or 0 for a free one")
+    return int(text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,18 +56,39 @@ def build_parser() -> argparse.ArgumentParser:
         "--source",
         action="append",
         metavar="[NAME=]URI",
-        help="video, folder or glob of images, rtsp:// http:// tcp:// udp://, ros:///TOPIC, /dev/v4l/by-id/..., demo",
+        help="video, folder or glob of images, rtsp:// http:// tcp:// udp://, ros:///TOPIC, /dev/v4l/by-id/..., demo; "
+        "repeat it for several",
     )
     policy = source.add_mutually_exclusive_group()
     policy.add_argument("--every-frame", action="store_true", help="skip nothing (default for files)")
     policy.add_argument("--newest-frame", action="store_true", help="always the newest (default for live)")
+    source.add_argument("--loop", action="store_true", help="files start again at the end")
+    source.add_argument(
+        "--pace",
+        choices=["native", "none"],
+        help="files at their own frame rate (default with --newest-frame), or as fast as possible",
+    )
+    source.add_argument("--require-all-sources", action="store_true", help="do not start while one is unreachable")
+    source.add_argument(
+        "--open-timeout", type=_seconds, default=5.0, metavar="S", help="longest wait for a live source (default 5)"
+    )
+    source.add_argument(
+        "--read-timeout", type=_seconds, default=5.0, metavar="S", help="silence before it is opened anew (default 5)"
+    )
     source.add_argument("--max-frames", type=int, metavar="N", help="stop after N processed frames")
 
     model = parser.add_argument_group("model")
     model.add_argument("--model", metavar="NAME|PATH", help="default: the model shipped in engine/models")
-    model.add_argument("--backend", default="auto", choices=["auto", "onnxruntime", "openvino", "tensorrt"])
+    formats = ["auto", "unseen", "maskrcnn", "prototype"]
+    model.add_argument("--model-format", default="auto", choices=formats, help="layout of the model file's outputs")
+    model.add_argument("--flow", type=Path, metavar="FILE.onnx", help="a network for the optical flow (RAFT style)")
+    backends = ["auto", "onnxruntime", "openvino", "tensorrt", "torch", "torch-tensorrt"]
+    model.add_argument("--backend", default="auto", choices=backends, help="what runs the model")
     model.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    model.add_argument("--models", metavar="DIR", help="watched model registry")
+    model.add_argument("--rebuild-engines", action="store_true", help="replace engines compiled for another machine")
+    model.add_argument(
+        "--models", type=Path, metavar="DIR", help="registry; its current model runs, also when it changes"
+    )
 
     choice = parser.add_argument_group("selection")
     choice.add_argument("--lag", metavar="FRAMES", help="frames a final mask may wait (default 5)")
@@ -71,14 +100,28 @@ def build_parser() -> argparse.ArgumentParser:
     out = parser.add_argument_group("output")
     out.add_argument("--publish", metavar="ENDPOINT", default="tcp://127.0.0.1:5555")
     out.add_argument("--no-publish", action="store_true")
-    out.add_argument("--insecure", action="store_true", help="allow an endpoint that is not loopback")
+    out.add_argument("--keys", type=Path, metavar="DIR", help="encrypt, and let only clients with keys connect")
+    out.add_argument("--insecure", action="store_true", help="allow an endpoint that is not loopback, without keys")
+    out.add_argument(
+        "--control",
+        nargs="?",
+        const="tcp://127.0.0.1:5556",
+        metavar="ENDPOINT",
+        help="let python -m streaming.control steer it (tcp://127.0.0.1:5556)",
+    )
+    out.add_argument("--metrics", metavar="[HOST:]PORT", help="serve /metrics (Prometheus), /healthz and /readyz")
     out.add_argument("--save-masks", type=Path, metavar="DIR", help="masks/, foreground/ and objects.jsonl")
     out.add_argument("--overlay", type=Path, metavar="FILE.mp4", help="video with the masks drawn, and a PNG")
+    out.add_argument("--record", type=Path, metavar="STORE", help="append what is certain to a store for learning")
+    out.add_argument("--mcap", type=Path, metavar="FILE", help="frames, labels and detections as ROS 2 messages")
     out.add_argument("--stats-json", type=Path, metavar="FILE", help="latency, drops and commits of the run")
     out.add_argument("--profile", action="store_true", help="print per-stage latencies at exit")
+    out.add_argument(
+        "--preview", nargs="?", const=8080, type=_port, metavar="PORT", help="live page in a browser (default 8080)"
+    )
+    out.add_argument("--preview-host", default="127.0.0.1", metavar="HOST", help="address the live page listens on")
     for name, what in _NOT_YET.items():
-        if name != "models":
-            out.add_argument(f"--{name}", nargs="?", const="", metavar="…", help=f"{what} (not available yet)")
+        out.add_argument(f"--{name}", nargs="?", const="", metavar="…", help=f"{what} (not available yet)")
 
     general = parser.add_argument_group("general")
     general.add_argument("--config", type=Path, metavar="FILE", help="JSON configuration")
@@ -134,20 +177,16 @@ def build_config(options: argparse.Namespace) -> configuration.EngineConfig:
     return configuration.apply(config, {key: value for key, value in shortcuts.items() if value is not None})
 
 
-def source_argument(options: argparse.Namespace) -> str:
-    """The one source to open, as `[NAME=]URI`.
+def source_arguments(options: argparse.Namespace) -> list[str]:
+    """The sources to open, each as `[NAME=]URI`.
 
     Raises:
-        UsageError: none or several given.
+        UsageError: none given.
     """
-    sources = list(options.source or [])
-    if options.camera is not None:
-        sources.append(options.camera)
-    if len(sources) != 1:
-        raise UsageError(
-            f"{len(sources)} sources given, this version runs exactly 1: use --camera 0, --source FILE or --source demo"
-        )
-    return sources[0]
+    sources = [*(options.source or []), *([options.camera] if options.camera is not None else [])]
+    if not sources:
+        raise UsageError("0 sources given, at least 1 is needed: use --camera 0, --source FILE or --source demo")
+    return sources
 
 
 def run(options: argparse.Namespace) -> None:
@@ -163,11 +202,11 @@ def run(options: argparse.Namespace) -> None:
     if options.print_config:
         print(configuration.to_json(config))
         return
-    source = source_argument(options)
+    sources = source_arguments(options)
     # Imported here, so that --help and usage errors answer at once.
     from streaming.launch import launch
 
-    launch(options, config, source)
+    launch(options, config, sources)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Literal
 
 from engine.frame import Frame
@@ -17,6 +18,7 @@ class Mailbox:
         size: capacity of the queue with policy "every".
         live: what a full queue does. False: `put` waits (a file can). True: the oldest frame is
             dropped and counted as "queue_full" (a camera cannot wait).
+        on_change: called, without the lock, after a frame has come in or the stream has ended.
 
     Attributes:
         dropped: frames lost here, by cause.
@@ -28,6 +30,7 @@ class Mailbox:
         size: int = 8,
         *,
         live: bool = False,
+        on_change: Callable[[], None] | None = None,
     ) -> None:
         if policy not in ("newest", "every"):
             raise ValueError(f"unknown policy '{policy}'; use 'newest' or 'every'")
@@ -42,6 +45,7 @@ class Mailbox:
         self._frames: deque[Frame] = deque()
         self._closed = False
         self._error: BaseException | None = None
+        self._on_change = on_change
 
     def put(self, frame: Frame) -> bool:
         """Hand over a frame; return False (frame not taken) once the mailbox is closed."""
@@ -55,7 +59,8 @@ class Mailbox:
                 self.dropped[self._cause_when_full] = self.dropped.get(self._cause_when_full, 0) + 1
             self._frames.append(frame)
             self._wakeup.notify_all()
-            return True
+        self._tell()
+        return True
 
     def get(self, timeout_s: float | None = None) -> Frame | None:
         """Return the next frame; None after `timeout_s` (None waits forever) or when `finished`.
@@ -78,6 +83,7 @@ class Mailbox:
         with self._wakeup:
             self._closed = True
             self._wakeup.notify_all()
+        self._tell()
 
     def fail(self, error: BaseException) -> None:
         """End the stream with an error that `get` raises to the consumer."""
@@ -86,6 +92,34 @@ class Mailbox:
                 self._error = error
             self._closed = True
             self._wakeup.notify_all()
+        self._tell()
+
+    def drain(self) -> int:
+        """Throw away the frames inside; returns how many, for the caller to count."""
+        with self._wakeup:
+            count = len(self._frames)
+            self._frames.clear()
+            self._wakeup.notify_all()
+            return count
+
+    def _tell(self) -> None:
+        if self._on_change is not None:
+            self._on_change()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more comes in."""
+        return self._closed
+
+    @property
+    def over(self) -> bool:
+        """Whether the stream ended, well or not, and every frame was taken."""
+        return self._closed and not self._frames
+
+    @property
+    def error(self) -> BaseException | None:
+        """What was given to `fail`."""
+        return self._error
 
     @property
     def ready(self) -> bool:

@@ -3,6 +3,7 @@
 import json
 import resource
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,9 @@ class Report:
         self._forced = 0
         self._loss_bound = 0.0
         self._dropped: Counter[str] = Counter()
+        self._captured = 0
+        self._sink_late = 0
+        self._sources: dict[str, dict[str, Any]] = {}
         self._first_s = 0.0
         self._last_s = 0.0
         self.frames = 0
@@ -93,9 +97,27 @@ class Report:
             self._forced += 1
             self._loss_bound += scene.commit.loss_bound
 
-    def set_dropped(self, dropped: dict[str, int]) -> None:
-        """Frames dropped so far, by cause."""
-        self._dropped = Counter(dropped)
+    @property
+    def model(self) -> dict[str, Any]:
+        """{"name", "hash", "generation"} of the running model."""
+        return self._model
+
+    def set_model(self, model: dict[str, Any]) -> None:
+        """The model that runs from now on."""
+        self._model = model
+
+    def set_sources(self, sources: Mapping[str, dict[str, Any]], sink_late: int = 0) -> None:
+        """Counts of every source, removed ones too, as of `Lane.summary`.
+
+        Args:
+            sink_late: frames not handed to an output (masks, video) that was too slow; published all the same.
+        """
+        self._sink_late = sink_late
+        self._sources = dict(sources)
+        self._captured = sum(source["captured"] for source in sources.values())
+        self._dropped = Counter()
+        for source in sources.values():
+            self._dropped.update(source["dropped"])
 
     @property
     def fps(self) -> float:
@@ -111,11 +133,14 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The content of `--stats-json`."""
         lag = self._lag.summary()
+        sources = {"sources": self._sources} if len(self._sources) > 1 else {}
         return {
             "frames": self.frames,
             "warmup_frames": min(self.frames, self._warmup_frames),
             "fps": round(self.fps, 2),
+            "captured": self._captured,
             "dropped": dict(self._dropped),
+            "sink_late": self._sink_late,
             "latency_ms": {
                 **{stage: samples.summary() for stage, samples in self._stages.items()},
                 "total": self._total.summary(),
@@ -130,6 +155,7 @@ class Report:
             "objects_per_frame": round(self._objects.mean, 3),
             "model": self._model,
             "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            **sources,
         }
 
     def write(self, path: Path, extra: dict[str, Any]) -> None:

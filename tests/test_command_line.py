@@ -25,6 +25,7 @@ def command(*arguments: object, prelude: str = "") -> list[str]:
 
 
 def write_video(path: Path, frames: int = 12, size: tuple[int, int] = (240, 428)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30, size[::-1])
     rng = np.random.default_rng(0)
     background = cv2.resize(rng.integers(0, 255, (30, 54, 3), dtype=np.uint8), size[::-1])
@@ -50,7 +51,10 @@ def fails(capsys: pytest.CaptureFixture[str], code: int, says: str, *arguments: 
     ("arguments", "says"),
     [
         ([], "0 sources"),
-        (["--source", "demo", "--camera", "0"], "2 sources"),
+        (["--source", "a=demo", "--source", "a=demo"], "two sources are called 'a'"),
+        (["--source", "..=demo", "--no-publish"], "letter or digit"),
+        (["--source", "demo", "--read-timeout", "0"], "0.05 to 3600"),
+        (["--source", "demo", "--pace", "fast"], "native"),
         (["--source", "demo", "--lagg", "3"], "--lag"),
         (["--source", "demo", "--lag", "soon"], "select.lag"),
         (["--source", "demo", "--lag", "-2"], ">= 0"),
@@ -63,7 +67,8 @@ def fails(capsys: pytest.CaptureFixture[str], code: int, says: str, *arguments: 
         (["--source", "demo://?sede=3", "--no-publish"], "seed"),
         (["--source", "demo", "--publish", "tcp://0.0.0.0:5999"], "insecure"),
         (["--source", "demo", "--publish", "carrier-pigeon"], "carrier-pigeon"),
-        (["--source", "demo", "--preview"], "--preview"),
+        (["--source", "demo", "--preview", "70000"], "65535"),
+        (["--source", "demo", "--preview", "--preview-host", "0.0.0.0"], "--insecure"),
     ],
 )
 def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
@@ -95,7 +100,7 @@ def test_model_errors_exit_4(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     corrupt.write_bytes(b"\x00" * 999)
     for model, says in {"absent": "absent", str(corrupt): "not a usable ONNX file"}.items():
         fails(capsys, 4, says, "--source", DEMO, "--no-publish", "--model", model)
-    fails(capsys, 4, "openvino", "--source", DEMO, "--no-publish", "--backend", "openvino")
+    fails(capsys, 4, "tensorrt", "--source", DEMO, "--no-publish", "--backend", "tensorrt")
 
 
 def test_store_errors_exit_5(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -140,6 +145,44 @@ def test_a_video_gives_masks_statistics_overlay_and_a_summary(tmp_path: Path, mo
     assert set(stats["commit"]["lag_frames"]) == {"p50", "p99", "max"}
     assert set(stats["model"]) == {"name", "hash", "generation"}
     assert {"fps", "age_ms", "objects_per_frame", "peak_rss_mb"} <= set(stats)
+
+
+def test_several_sources_give_a_folder_and_a_section_each(tmp_path: Path, motion_model: Path) -> None:
+    videos = [write_video(tmp_path / name / "clip.mp4", frames) for name, frames in (("a", 7), ("b", 4))]
+    out = tmp_path / "out"
+    arguments = ["--source", videos[0], "--source", f"side={videos[1]}", "--model", motion_model, "--no-publish"]
+    arguments += ["--save-masks", out, "--overlay", out / "o.mp4", "--stats-json", out / "stats.json"]
+    assert main([str(argument) for argument in arguments]) == 0
+    stats = json.loads((out / "stats.json").read_text())
+    assert {name: source["captured"] for name, source in stats["sources"].items()} == {"clip": 7, "side": 4}
+    assert stats["captured"] == stats["frames"] == 11
+    for name, frames in (("clip", 7), ("side", 4)):
+        assert len(list((out / name / "masks").glob("*.png"))) == frames
+        assert len((out / name / "objects.jsonl").read_text().splitlines()) == frames
+        assert cv2.VideoCapture(str(out / name / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == frames
+
+
+def test_a_dead_camera_among_several_is_awaited_unless_all_are_required(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, motion_model: Path
+) -> None:
+    video = write_video(tmp_path / "clip.mp4", 5)
+    arguments = ["--source", str(video), "--source", "gone=tcp://me:hunter2@127.0.0.1:9", "--model", str(motion_model)]
+    arguments += ["--no-publish", "--max-frames", "5"]
+    fails(capsys, 3, "tcp://me:***@127.0.0.1:9", *arguments, "--require-all-sources")
+    assert main([*arguments, "--stats-json", str(tmp_path / "stats.json")]) == 0
+    shown = capsys.readouterr().err + (tmp_path / "stats.json").read_text()
+    assert "hunter2" not in shown
+    assert json.loads((tmp_path / "stats.json").read_text())["sources"]["gone"]["frames"] == 0
+
+
+def test_a_file_can_be_played_in_a_loop_at_its_own_rate(tmp_path: Path, motion_model: Path) -> None:
+    arguments = ["--source", write_video(tmp_path / "clip.mp4", 6), "--model", motion_model, "--no-publish"]
+    arguments += ["--loop", "--pace", "native", "--max-frames", 15, "--stats-json", tmp_path / "stats.json"]
+    assert main([str(argument) for argument in arguments]) == 0
+    stats = json.loads((tmp_path / "stats.json").read_text())
+    assert stats["frames"] == 15
+    assert set(stats["dropped"]) <= {"stopped"}
+    assert stats["fps"] < 40  # the file has 30
 
 
 def test_the_engine_runs_without_torch(tmp_path: Path, motion_model: Path) -> None:

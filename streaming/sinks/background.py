@@ -12,7 +12,7 @@ class Sink(Protocol):
     """Takes frames and the scenes they settled; scenes may belong to earlier frames."""
 
     def step(self, frame: Frame | None, scenes: list[Scene]) -> None:
-        """One processed frame and what it settled; None at the end, with the last scenes."""
+        """One processed frame and what it settled; None where scenes become final without one (gap, swap, end)."""
 
     def close(self) -> None:
         """Finish files."""

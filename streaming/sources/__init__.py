@@ -13,11 +13,12 @@ from streaming.sources.camera import CameraSource, is_camera
 from streaming.sources.decoder import CaptureFactory
 from streaming.sources.demo import DemoSource, is_demo
 from streaming.sources.images import ImageSource, is_image_path
-from streaming.sources.network import NetworkSource
+from streaming.sources.mcap import McapSource, is_mcap, mcap_path
+from streaming.sources.network import SCHEMES, NetworkSource
 from streaming.sources.ros import RosSource, is_ros, ros_name
 from streaming.sources.video import VideoSource
 
-__all__ = ["Source", "open_source", "parse_source"]
+__all__ = ["Source", "default_name", "is_live_uri", "open_source", "parse_source"]
 
 _NAMED = re.compile(r"([A-Za-z0-9_.-]+)=(.*)", re.DOTALL)
 
@@ -34,7 +35,7 @@ def open_source(
     """Open what `uri` names.
 
     Args:
-        uri: video file, image file, folder or glob of images, rtsp:// rtsps:// http:// https:// tcp:// udp://
+        uri: video file, MCAP recording, image file, folder or glob of images, rtsp:// rtsps:// http:// https:// tcp:// udp://
             address, ros:///TOPIC, camera number, /dev/videoN, /dev/v4l/by-id/..., or demo.
         name: name of the source; by default made from the URI.
         loop: files, folders and the demo start again at the end.
@@ -58,9 +59,16 @@ def open_source(
         return NetworkSource(uri, name=name, open_timeout_s=open_timeout_s, read_timeout_s=read_timeout_s)
     if not uri:
         raise SourceError("the source is empty; name a file, folder, camera, address or 'demo'")
+    if is_mcap(uri):
+        return McapSource(uri, name=name, loop=loop)
     if is_image_path(uri):
         return ImageSource(uri, name=name, loop=loop)
     return VideoSource(uri, name=name, loop=loop)
+
+
+def is_live_uri(uri: str) -> bool:
+    """Whether `uri` names something that may be away now and come back: a camera, a topic, a network stream."""
+    return is_camera(uri) or is_ros(uri) or uri.partition("://")[0].lower() in SCHEMES
 
 
 def parse_source(text: str) -> tuple[str | None, str]:
@@ -87,6 +95,8 @@ def default_name(uri: str) -> str:
         return "demo"
     if is_ros(uri):
         return ros_name(uri)
+    if is_mcap(uri):
+        uri = mcap_path(uri)
     if uri.isascii() and uri.isdigit():
         return f"camera{uri}"
     if "://" in uri and not uri.startswith("file://"):

@@ -32,6 +32,7 @@ class Source(ABC):
         name: what the frames carry as their source.
         uri: where the frames come from, as given (may hold a password: print `display_uri`).
         live: True when frames arrive at the pace of the world, whether they are read or not.
+        timed: True when a file knows when each frame is due: `pts_ns` need not be regular.
         size: (height, width) in pixels, or None before it is known.
         frame_count: frames promised by the container, or None when endless or unknown.
         fps: nominal frames per second, or None when unknown.
@@ -39,6 +40,7 @@ class Source(ABC):
     """
 
     live: bool = False
+    timed: bool = False
 
     def __init__(self, uri: str, name: str) -> None:
         self.uri = uri

@@ -20,6 +20,18 @@ def is_camera(uri: str) -> bool:
     return (uri.isascii() and uri.isdigit()) or uri.startswith(("/dev/video", "/dev/v4l/"))
 
 
+def camera_identity(uri: str, folder: str = "/dev/v4l/by-id") -> str:
+    """The stable link to the camera that `uri` names now, or `uri` where there is none.
+
+    Numbers are given out as cameras are plugged in; a link in `folder` names one device by make and serial.
+    """
+    if not is_camera(uri) or uri.startswith("/dev/v4l/"):
+        return uri
+    device = os.path.realpath(f"/dev/video{uri}" if uri.isdigit() else uri)
+    links = [link for link in sorted(glob.glob(os.path.join(folder, "*"))) if os.path.realpath(link) == device]
+    return links[0] if links else uri
+
+
 class CameraSource(Source):
     """A local camera; `t_capture_ns` is taken right after the driver hands over a frame.
 

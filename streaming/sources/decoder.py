@@ -62,6 +62,12 @@ def nominal_fps(capture: Capture) -> float | None:
     return fps if math.isfinite(fps) and 0 < fps <= 1000 else None
 
 
+def promised_frames(capture: Capture) -> int | None:
+    """Frames the container promises, or None when it is endless or does not say."""
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    return int(count) if 0 < count < 1e9 else None
+
+
 def to_bgr8(image: np.ndarray) -> np.ndarray:
     """Convert what cameras and files deliver to uint8 [H, W, 3] BGR.
 

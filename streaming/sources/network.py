@@ -5,12 +5,14 @@ import time
 from engine.errors import SourceError
 from engine.frame import Frame
 from streaming.sources.base import Source
-from streaming.sources.decoder import Capture, nominal_fps, open_ffmpeg, retrieve_bgr
+from streaming.sources.decoder import Capture, nominal_fps, open_ffmpeg, promised_frames, retrieve_bgr
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "tcp", "udp")
 
 # A damaged frame makes one read fail and costs no time; more in a row means that the sender is gone.
 MAX_FAILURES_IN_A_ROW = 10
+# After one timeout the decoder may still hand out what it had; over RTSP each further try waits as long again.
+MAX_TIMEOUTS_IN_A_ROW = 2
 
 
 class NetworkSource(Source):
@@ -38,7 +40,7 @@ class NetworkSource(Source):
             raise SourceError(f"unknown scheme '{scheme}://' in '{self.display_uri}'; known: {known}")
         self._read_timeout_s = read_timeout_s
         self._index = 0
-        self._stalled_at_s: float | None = None
+        self._timed_out_s: float | None = None
         start_s = time.monotonic()
         # One decoding thread: more of them hold back a frame each, and a stream is no faster than its sender.
         self._capture: Capture | None = open_ffmpeg(
@@ -52,11 +54,16 @@ class NetworkSource(Source):
                 f"(gave up after {waited_s:.1f} s, limit {open_timeout_s:g} s); check address and sender"
             )
         self.fps = nominal_fps(self._capture)
+        self.frame_count = promised_frames(self._capture)
 
     def read(self) -> Frame | None:
-        failures = 0
-        while self._capture is not None and failures < MAX_FAILURES_IN_A_ROW:
-            grabbed = self._grab()
+        failures = timeouts = 0
+        while self._capture is not None and failures < MAX_FAILURES_IN_A_ROW and timeouts < MAX_TIMEOUTS_IN_A_ROW:
+            start_s = time.monotonic()
+            grabbed = self._capture.grab()
+            if time.monotonic() - start_s >= 0.9 * self._read_timeout_s:
+                self._timed_out_s = time.monotonic()
+                timeouts += not grabbed
             t_capture_ns = time.time_ns()
             image = retrieve_bgr(self._capture) if grabbed else None
             if image is not None:
@@ -68,8 +75,8 @@ class NetworkSource(Source):
                 return frame
             failures += 1
         self.close()
-        # After a timeout the decoder still hands out what it had buffered, so look back a little.
-        if self._stalled_at_s is not None and time.monotonic() - self._stalled_at_s < 1.0:
+        # What the decoder still had came after the timeout, so look back a little.
+        if self._timed_out_s is not None and time.monotonic() - self._timed_out_s < 1.0:
             raise SourceError(
                 f"'{self.display_uri}' sent nothing for {self._read_timeout_s:g} s "
                 f"(after {self._index} frames); check sender and network"
@@ -80,12 +87,3 @@ class NetworkSource(Source):
         if self._capture is not None:
             self._capture.release()
             self._capture = None
-
-    def _grab(self) -> bool:
-        assert self._capture is not None
-        start_s = time.monotonic()
-        grabbed = self._capture.grab()
-        now_s = time.monotonic()
-        if now_s - start_s >= 0.9 * self._read_timeout_s:
-            self._stalled_at_s = now_s
-        return grabbed

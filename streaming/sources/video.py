@@ -11,7 +11,7 @@ import numpy as np
 from engine.errors import SourceError
 from engine.frame import Frame
 from streaming.sources.base import Source
-from streaming.sources.decoder import Capture, nominal_fps, open_ffmpeg, retrieve_bgr
+from streaming.sources.decoder import Capture, nominal_fps, open_ffmpeg, promised_frames, retrieve_bgr
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,7 @@ class VideoSource(Source):
         self._position = 0
         self._capture: Capture | None = self._open()
         self.fps = nominal_fps(self._capture)
-        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self._promised = int(count) if 0 < count < 1e9 else None
+        self._promised = promised_frames(self._capture)
         self.frame_count = None if loop else self._promised
         self._ready = self._decode()
         if self._ready is None:

@@ -254,13 +254,31 @@ def test_stop_frees_a_thread_that_waits_for_room() -> None:
     assert thread.stop() is True
 
 
-def test_a_file_with_newest_policy_plays_at_its_own_rate() -> None:
-    box = Mailbox("newest")
-    thread = CaptureThread(ScriptedSource(up_to(11), live=False, fps=100.0), box, threading.Event())
+@pytest.mark.parametrize(("policy", "paced"), [("every", True), ("newest", None)])
+def test_a_paced_file_keeps_its_rate(policy: str, paced: bool | None) -> None:
+    box = Mailbox(policy, 64)  # type: ignore[arg-type]
+    thread = CaptureThread(ScriptedSource(up_to(11), live=False, fps=100.0), box, paced=paced)
     start_s = time.monotonic()
     thread.start()
     thread.join(PATIENCE_S)
     assert time.monotonic() - start_s >= 0.1
+
+
+def test_a_file_with_newest_policy_can_run_as_fast_as_it_goes() -> None:
+    thread = CaptureThread(ScriptedSource(up_to(11), live=False, fps=1.0), Mailbox("newest"), paced=False)
+    thread.start()
+    thread.join(5.0)
+    assert not thread.is_alive()
+    assert thread.dropped == {"superseded": 10}
+
+
+def test_a_second_of_unreadable_frames_is_a_gap() -> None:
+    script = {0: 0, 1: 1, 2: 20, 3: 21, 4: 55, 5: 56}
+    source = ScriptedSource(lambda count: frame(script[count]) if count in script else None, live=False, fps=25.0)
+    thread = CaptureThread(source, Mailbox("every", 16))
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert list(thread.gaps) == [55]
 
 
 def test_the_process_leaves_in_good_order_while_a_read_blocks() -> None:

@@ -15,6 +15,8 @@ from engine.frame import Frame
 from engine.perceive.network import Network
 from engine.pipeline import Pipeline
 from engine.scene import Scene
+from streaming.feed import Feed
+from streaming.lane import Lane
 from streaming.report import Report
 from streaming.session import Session
 from streaming.sinks.background import BackgroundSink
@@ -71,7 +73,7 @@ def session(source: Source, network: Network, collector: Collector, **options: o
     report = Report(MODEL)
     sinks = [BackgroundSink(collector, wait=True), *options.pop("sinks", [])]
     pipeline = options.pop("pipeline", None) or Pipeline(EngineConfig(), network)
-    return Session(source, pipeline, report, every=True, sinks=sinks, **options), report
+    return Session([Lane(Feed(source, every=True), pipeline)], report, sinks=sinks, **options), report
 
 
 @pytest.mark.parametrize("overlap", [False, True])
@@ -187,7 +189,8 @@ def test_a_full_disk_is_a_store_error_and_other_sinks_get_everything(network: Ne
     collector, report = Collector(), Report(MODEL)
     # The broken one comes first: it must not keep the frame from those behind it.
     sinks = [BackgroundSink(FullDisk(), wait=True), BackgroundSink(collector, wait=True)]
-    runner = Session(open_source(URI), Pipeline(EngineConfig(), network), report, every=True, sinks=sinks)
+    lane = Lane(Feed(open_source(URI), every=True), Pipeline(EngineConfig(), network))
+    runner = Session([lane], report, sinks=sinks)
     with pytest.raises(StoreError, match="No space"):
         runner.run()
     finals = [s.frame_index for s in collector.scenes if s.kind == "final"]
