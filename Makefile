@@ -34,6 +34,7 @@ bench: $(VENV)/.test  ## every number of the README, as JSON under $(BENCH)
 	$(BIN)/python -m benchmarks.latency --json $(BENCH)/latency.json
 	$(BIN)/python -m benchmarks.seeds_cost --json $(BENCH)/seeds_cost.json
 	$(BIN)/python -m benchmarks.slow_subscriber --json $(BENCH)/slow_subscriber.json
+	$(BIN)/python -m benchmarks.hot_swap --swaps 100 --json $(BENCH)/hot_swap.json
 	$(BIN)/python -m benchmarks.soak --json $(BENCH)/soak.json
 	$(BIN)/python -m benchmarks.quality --data $(SHARED) --json $(BENCH)/quality.json --ablations \
 		--overlays $(BENCH)/overlays --contact-sheet $(BENCH)/worst.jpg

@@ -18,19 +18,19 @@ from engine.select.selection import Commit, Selection, SelectionStep
 class WithoutMotion(Network):
     """The network with its motion input zeroed; flow still reaches the seeds, the selection and the identities."""
 
-    def run(self, small: np.ndarray, features: np.ndarray | None) -> NetworkOutput:
+    def run(self, small: np.ndarray, features: np.ndarray | None, aspect: float | None = None) -> NetworkOutput:
         """One forward pass on the image alone."""
-        return super().run(small, None)
+        return super().run(small, None, aspect)
 
 
 class WithoutImage(Network):
     """The network with its image input zero after normalisation, that is, the mean colour everywhere."""
 
-    def run(self, small: np.ndarray, features: np.ndarray | None) -> NetworkOutput:
+    def run(self, small: np.ndarray, features: np.ndarray | None, aspect: float | None = None) -> NetworkOutput:
         """One forward pass on the motion alone."""
-        mean_rgb = -self._offset / self._gain
+        mean_rgb = -self._contract.offset / self._contract.gain
         flat = np.broadcast_to(mean_rgb[::-1].transpose(1, 2, 0), small.shape)
-        return super().run(flat, features)
+        return super().run(flat, features, aspect)
 
 
 class GreedySelection(Selection):

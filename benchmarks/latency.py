@@ -1,8 +1,11 @@
-"""Per-stage latency of the engine command on a clip or the built-in scene.
+"""Per-stage latency of the engine command on a clip or the built-in scene, with one backend or with all.
 
     python -m benchmarks.latency --json FILE [--source URI] [--runs 3] [--frames 300]
+    python -m benchmarks.latency --backends all --devices all --json FILE [--model M] [--paces 0 30 60]
 
 Each run is a process of its own (`python -m engine.run`, every frame, publishing on); medians over runs.
+With --backends, each backend that is there is measured alone too (`benchmarks.model_latency`): the model, the model
+with what is before and after it, and the whole step, at each pace; those that are not there are listed with the reason.
 """
 
 import argparse
@@ -17,7 +20,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import machine
+from benchmarks import machine, model_latency
+from engine.errors import EngineError
+from engine.perceive.backends.choose import BACKENDS, DEVICES, choose
+from engine.perceive.network import resolve_model
 
 
 def run_once(source: str, frames: int, extra: list[str]) -> dict[str, Any]:
@@ -36,6 +42,53 @@ def run_once(source: str, frames: int, extra: list[str]) -> dict[str, Any]:
         return json.loads(stats.read_text(encoding="utf-8"))
 
 
+def alone(backend: str, device: str, model: str | None, options: argparse.Namespace) -> dict[str, Any] | str:
+    """Figures of `benchmarks.model_latency` for one backend, or the line that says why there are none."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        command = [sys.executable, "-m", "benchmarks.model_latency", "--backend", backend, "--device", device]
+        command += ["--source", options.source, "--frames", str(options.frames), "--json", str(report)]
+        command += ["--precision", options.precision, "--paces", *map(str, options.paces)]
+        command += ["--model", model] if model else []
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return next(iter(done.stderr.strip().splitlines()[-1:]), f"exit code {done.returncode}")
+        figures: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    figures.pop("machine")
+    return figures
+
+
+def every_backend(options: argparse.Namespace) -> dict[str, Any]:
+    """Figures of every backend and device asked for; a pair that is not there is listed with the reason."""
+    own = {"torch": ("--checkpoint", options.checkpoint), "torch-tensorrt": ("--compiled", options.compiled)}
+    backends = BACKENDS[1:] if options.backends == ["all"] else options.backends
+    devices = DEVICES[1:] if options.devices == ["all"] else options.devices
+    results, absent = [], {}
+    for backend in backends:
+        for device in devices:
+            option, model = own.get(backend, ("--model", options.model))
+            if backend in own and model is None:
+                absent[f"{backend} {device}"] = f"give it a file with {option}"
+                continue
+            try:
+                choose(resolve_model(model).suffix, backend, device)
+            except EngineError as error:
+                absent[f"{backend} {device}"] = str(error)
+                continue
+            figures = alone(backend, device, model, options)
+            if isinstance(figures, str):
+                absent[f"{backend} {device}"] = figures.removeprefix("error: ")
+                continue
+            extra = ["--backend", backend, "--device", device, "--set", f"perceive.precision={options.precision}"]
+            extra += ["--model", model] if model else []
+            runs = [run_once(options.source, options.frames, extra) for _ in range(options.runs)]
+            middle = sorted(runs, key=lambda run: run["latency_ms"]["total"]["p50"])[len(runs) // 2]
+            total = {name: round(value, 3) for name, value in middle["latency_ms"]["total"].items()}
+            figures["stages"]["engine process"] = {"flat out": total | {"fps": round(middle["fps"], 1)}}
+            results.append(figures)
+    return {"backends": results, "absent": absent}
+
+
 def main() -> int:
     """Print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -44,7 +97,20 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("extra", nargs="*", help="options passed on to the engine, after --")
+    parser.add_argument("--backends", nargs="+", choices=["all", *BACKENDS[1:]], metavar="NAME", help="all, or names")
+    parser.add_argument("--devices", nargs="+", choices=["all", *DEVICES[1:]], default=["all"], metavar="NAME")
+    parser.add_argument("--model", help="with --backends: name or path")
+    parser.add_argument("--checkpoint", help="with --backends: model.pt for torch")
+    parser.add_argument("--compiled", help="with --backends: FILE.pt2 for torch-tensorrt")
+    parser.add_argument("--precision", default="f32", help="with --backends: f32, f16 or bf16")
+    parser.add_argument("--paces", type=float, nargs="+", default=list(model_latency.PACES_FPS), metavar="FPS")
     options = parser.parse_args()
+    if options.backends:
+        found = every_backend(options)
+        model_latency.print_table(found["backends"])
+        for name, reason in found["absent"].items():
+            print(f"{name}: not measured, {reason}")
+        return machine.finish(options.json, found)
     runs = [run_once(options.source, options.frames, options.extra) for _ in range(options.runs)]
 
     def middle(*path: str) -> float:

@@ -23,9 +23,9 @@ from rich.table import Table
 from benchmarks import machine
 from engine.compose import boxes_and_areas
 from engine.scene import CommitInfo, Object, Scene
-from ros_bridge import messages
-from ros_bridge.cdr import Serialiser
 from streaming.publisher import Publisher
+from streaming.ros import messages
+from streaming.ros.cdr import Serialiser
 from streaming.wire import decode, encode_scene
 from tests.ros_bridge.graphs import Graph, dds_graph, ros1_environment, ros1_missing, start_roscore, zenoh_graph
 

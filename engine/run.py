@@ -17,11 +17,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from engine import config as configuration
 from engine.errors import EngineError, UsageError
 
-_NOT_YET = {
-    "rerun": "the Rerun sink",
-}
-"""Options of the command-line contract whose part of the engine does not exist yet: refused, not ignored."""
-
 
 class _Parser(argparse.ArgumentParser):
     """Reports every mistake in one line that ends in what to do."""
@@ -56,8 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--source",
         action="append",
         metavar="[NAME=]URI",
-        help="video, folder or glob of images, rtsp:// http:// tcp:// udp://, ros:///TOPIC, /dev/v4l/by-id/..., demo; "
-        "repeat it for several",
+        help="video, MCAP recording, folder or glob of images, rtsp:// http:// tcp:// udp://, ros:///TOPIC, "
+        "/dev/v4l/by-id/..., demo; repeat it for several",
     )
     policy = source.add_mutually_exclusive_group()
     policy.add_argument("--every-frame", action="store_true", help="skip nothing (default for files)")
@@ -120,8 +115,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--preview", nargs="?", const=8080, type=_port, metavar="PORT", help="live page in a browser (default 8080)"
     )
     out.add_argument("--preview-host", default="127.0.0.1", metavar="HOST", help="address the live page listens on")
-    for name, what in _NOT_YET.items():
-        out.add_argument(f"--{name}", nargs="?", const="", metavar="…", help=f"{what} (not available yet)")
+    out.add_argument(
+        "--rerun",
+        nargs="?",
+        const=Path("run-%Y%m%d-%H%M%S.rrd"),
+        type=Path,
+        metavar="FILE",
+        help="for the Rerun viewer",
+    )
 
     general = parser.add_argument_group("general")
     general.add_argument("--config", type=Path, metavar="FILE", help="JSON configuration")
@@ -145,9 +146,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
         hint = f" (did you mean {close[0]}?)" if close else " (--help lists all)"
         raise UsageError(f"unknown option {unknown[0]}{hint}")
-    for name, what in _NOT_YET.items():
-        if getattr(options, name) is not None:
-            raise UsageError(f"--{name}: {what} is not available in this version; leave the option out")
     if options.max_frames is not None and options.max_frames < 1:
         raise UsageError(f"--max-frames {options.max_frames}: must be at least 1")
     return options

@@ -1,89 +1,70 @@
-"""python -m export: turn a checkpoint into a model file the engine loads, or refuse."""
+"""python -m export: turn a checkpoint into a model file the engine loads, or refuse.
+
+python -m export CHECKPOINT --to onnx|int8|openvino|tensorrt --out FILE
+python -m export check A B            do two model files give the same masks?
+python -m export sensitivity CHECKPOINT    what does INT8 cost, layer by layer?
+"""
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
-import onnx
-
-from engine.errors import EngineError, StoreError, UsageError
-from export.checkpoint import load_checkpoint
-from export.frames import drawn_frames, shard_frames
-from export.graph import contract_metadata, set_metadata, write_graph
-from export.parity import LIMITS, Parity, check, measure
-from export.quantise import quantise
-
-TARGETS = ("onnx", "int8")
-_PLANNED = ("openvino", "tensorrt")
-_CALIBRATION_SEED, _PARITY_SEED = 11, 12
+from engine.errors import EngineError
+from export.calibrate import METHODS
+from export.convert import TARGETS, Options, export
 
 
-def export(
-    checkpoint_path: Path,
-    target: str,
-    out: Path,
-    data: Path | None = None,
-    name: str = "compact",
-    calibration_frames: int = 200,
-    parity_frames: int = 40,
-) -> Parity:
-    """Write `out` and return how well it agrees with its network; leaves no file when it does not.
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which frames to use."""
+    data = parser.add_mutually_exclusive_group()
+    data.add_argument("--data", type=Path, metavar="SHARDS", help="folder of shards (default: drawn shapes)")
+    data.add_argument("--clips", type=Path, metavar="DIR", help="folder of videos")
 
-    Args:
-        target: "onnx" (fp32) or "int8".
-        data: folder of shards; calibration reads train_*, the parity check held_*. Without it both use
-            drawn shapes.
 
-    Raises:
-        UsageError: unknown target.
-        ModelError: bad checkpoint or failed parity.
-        StoreError: `out` cannot be written.
-    """
-    if target in _PLANNED:
-        raise UsageError(f"--to {target} is not available yet: use one of {', '.join(TARGETS)}")
-    if target not in TARGETS:
-        raise UsageError(f"--to {target} is unknown: use one of {', '.join(TARGETS)}")
-    if not out.parent.is_dir():
-        raise StoreError(f"--out {out}: folder {out.parent} does not exist; create it first")
-    checkpoint = load_checkpoint(checkpoint_path)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
-        path = Path(scratch) / "fp32.onnx"
-        write_graph(checkpoint, path)
-        if target == "int8":
-            if data is None:
-                calibration = list(drawn_frames(calibration_frames, _CALIBRATION_SEED))
-            else:
-                calibration = shard_frames(data, "train", calibration_frames, _CALIBRATION_SEED)
-            quantised = Path(scratch) / "int8.onnx"
-            quantise(path, quantised, calibration)
-            path = quantised
-        model = onnx.load(path)
-        set_metadata(model, contract_metadata(checkpoint, name))
-        onnx.checker.check_model(model)
-        final = Path(scratch) / "final.onnx"
-        onnx.save(model, final)
-        if data is None:
-            independent = list(drawn_frames(parity_frames, _PARITY_SEED))
-        else:
-            independent = shard_frames(data, "held", parity_frames, _PARITY_SEED)
-        parity = measure(checkpoint.network, final, independent)
-        check(parity, LIMITS[target], target)
-        final.replace(out)
-    return parity
+def build_parser() -> argparse.ArgumentParser:
+    """Options of the export itself."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("checkpoint", type=Path, help="model.pt of python -m learning.pretrain")
+    parser.add_argument("--to", required=True, dest="target", help=" | ".join(TARGETS))
+    parser.add_argument("--out", type=Path, required=True)
+    add_data_options(parser)
+    parser.add_argument("--name", default="compact", help="name the engine reports")
+    parser.add_argument("--half", action="store_true", help="float16, for GPUs (onnx, tensorrt)")
+    parser.add_argument("--any-batch", action="store_true", help="a free batch, for several cameras (onnx)")
+    parser.add_argument("--calibration", choices=METHODS, default="percentile", help="INT8 ranges")
+    parser.add_argument("--keep", action="append", default=[], metavar="NODE", help="leave in fp32; see sensitivity")
+    parser.add_argument("--frames", type=int, default=100, metavar="N", help="frames of the parity check")
+    parser.add_argument("--min-mask-iou", type=float, metavar="X", help="accept less agreement than the usual limit")
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="model.pt of python -m learning.pretrain")
-    parser.add_argument("--to", required=True, dest="target", help=" | ".join(TARGETS))
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data", type=Path, help="folder of shards to calibrate and check on (default: drawn shapes)")
-    parser.add_argument("--name", default="compact", help="name the engine reports")
-    args = parser.parse_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        parity = export(args.checkpoint, args.target, args.out, args.data, args.name)
+        if arguments[:1] == ["check"]:
+            from export import compare
+
+            return compare.main(arguments[1:])
+        if arguments[:1] == ["sensitivity"]:
+            from export import sensitivity
+
+            return sensitivity.main(arguments[1:])
+        args = build_parser().parse_args(arguments)
+        options = Options(
+            name=args.name,
+            data=args.data,
+            clips=args.clips,
+            parity_frames=args.frames,
+            half=args.half,
+            any_batch=args.any_batch,
+            calibration=args.calibration,
+            keep=args.keep,
+            min_mask_iou=args.min_mask_iou,
+        )
+        parity = export(args.checkpoint, args.target, args.out, options)
     except EngineError as error:
         print(error, file=sys.stderr)
         return error.exit_code

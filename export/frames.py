@@ -7,14 +7,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from engine.errors import StoreError
 from engine.perceive.motion import FEATURE_CHANNELS, FEATURE_SIZE
 from learning.batches import MEAN, STD
-from learning.synthesis.camera import draw_camera, draw_parallax
+from learning.synthesis.drawn import drawn_sample
 from learning.synthesis.generate import pair_features
-from learning.synthesis.render import Layer, Lens, Stage, render, similarity
 from learning.synthesis.sample import SIZE
-from learning.synthesis.shapes import shape_cutout, surface
 from learning.synthesis.shards import Shards
+
+_VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,34 @@ def shard_frames(folder: Path, prefix: str, count: int, seed: int) -> list[Netwo
     return [network_input(shards[int(i)][0], shards[int(i)][1]) for i in chosen]
 
 
+def clip_frames(folder: Path, count: int, seed: int) -> list[NetworkInput]:
+    """Random frames of the video files under a folder, three of four with the motion since the frame before.
+
+    Raises:
+        StoreError: the folder holds no video that can be read.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _VIDEOS)
+    rng = np.random.default_rng(seed)
+    frames: list[NetworkInput] = []
+    for number in range(3 * count if paths else 0):
+        capture = cv2.VideoCapture(str(paths[int(rng.integers(len(paths)))]))
+        length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        capture.set(cv2.CAP_PROP_POS_FRAMES, int(rng.integers(max(1, length - 1))))
+        pair = [capture.read()[1] for _ in range(2)]
+        capture.release()
+        if any(image is None for image in pair):
+            continue
+        previous, current = (cv2.resize(image, SIZE[::-1], interpolation=cv2.INTER_AREA) for image in pair)
+        motion = pair_features(previous, current) if number % 4 else None
+        frames.append(network_input(cv2.cvtColor(current, cv2.COLOR_BGR2RGB), motion))
+        if len(frames) == count:
+            return frames
+    raise StoreError(f"{folder}: {len(frames)} of {count} frames could be read; give a folder of video files")
+
+
 def drawn_frames(count: int, seed: int) -> Iterator[NetworkInput]:
     """Moving procedural shapes over procedural surfaces: needs no data, looks less real."""
     rng = np.random.default_rng(seed)
     for number in range(count):
-        camera = draw_camera(rng)
-        stage = Stage(surface(rng, SIZE, None), np.eye(3), camera.matrix(), draw_parallax(rng, camera))
-        for label in range(1, int(rng.integers(2, 6))):
-            rgba = shape_cutout(rng, stage.canvas)
-            corner = rng.uniform([-20, -20], [SIZE[1] - 100, SIZE[0] - 100])
-            place = np.array([[1, 0, -corner[0]], [0, 1, -corner[1]], [0, 0, 1.0]])
-            shift = (float(rng.normal(0, 5)), float(rng.normal(0, 3)))
-            motion = similarity((SIZE[1] / 2, SIZE[0] / 2), shift, 0.0, 1.0)
-            stage.layers.append(Layer(rgba, place, motion, label))
-        previous, current, _ = render(stage, pair=True)
-        lens = Lens.draw(rng)
-        assert previous is not None
-        current = lens.expose(current, rng)
-        motion_features = pair_features(lens.expose(previous, rng), current) if number % 4 else None
-        yield network_input(cv2.cvtColor(current, cv2.COLOR_BGR2RGB), motion_features)
+        sample = drawn_sample(rng, number)
+        yield network_input(sample.image, sample.motion)

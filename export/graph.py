@@ -1,5 +1,6 @@
 """Writes the fp32 ONNX graph of a checkpoint, with the metadata of the model contract."""
 
+import copy
 import json
 import logging
 import subprocess
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import onnx
 import torch
+from torch import Tensor, nn
 
+from engine.perceive.contract import OUTPUTS
 from engine.perceive.motion import FEATURE_CHANNELS, FEATURE_SIZE, MOTION_DEFINITION
 from export.checkpoint import Checkpoint
 from learning.batches import MEAN, STD
@@ -16,7 +19,6 @@ from learning.networks.compact import MASK_STRIDE
 from learning.synthesis.sample import SIZE
 
 INPUTS = ("image", "motion")
-OUTPUTS = ("masks", "scores", "background", "embedding")
 _OPSET = 18
 
 
@@ -59,10 +61,29 @@ def set_metadata(model: onnx.ModelProto, metadata: dict[str, str]) -> None:
         entry.key, entry.value = key, value
 
 
-def write_graph(checkpoint: Checkpoint, path: Path) -> None:
-    """Export the network with static shapes, by torch's graph-capturing exporter."""
-    image = torch.zeros(1, 3, *SIZE)
-    motion = torch.zeros(1, FEATURE_CHANNELS, *FEATURE_SIZE)
+class Half(nn.Module):
+    """A network computed in half precision between float32 inputs and outputs; masks are read out in float32."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).half()
+
+    def forward(self, image: Tensor, motion: Tensor) -> tuple[Tensor, ...]:
+        """As the network's own."""
+        return tuple(self.network(image.half(), motion.half()))
+
+
+def write_graph(checkpoint: Checkpoint, path: Path, *, half: bool = False, any_batch: bool = False) -> None:
+    """Export the network by torch's graph-capturing exporter.
+
+    Args:
+        half: float16 weights and arithmetic, for GPUs.
+        any_batch: leave the batch free, for several cameras at once; otherwise every shape is fixed.
+    """
+    count = 2 if any_batch else 1  # the exporter takes a batch of one for a constant
+    image = torch.zeros(count, 3, *SIZE)
+    motion = torch.zeros(count, FEATURE_CHANNELS, *FEATURE_SIZE)
+    batch = {0: torch.export.Dim("batch", min=1, max=64)}
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     # The exporter reports libraries it does not need (torchvision) at warning level.
@@ -71,13 +92,14 @@ def write_graph(checkpoint: Checkpoint, path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                checkpoint.network,
+                Half(checkpoint.network).eval() if half else checkpoint.network,
                 (image, motion),
                 str(path),
                 input_names=list(INPUTS),
                 output_names=list(OUTPUTS),
                 opset_version=_OPSET,
                 dynamo=True,
+                dynamic_shapes=(batch, batch) if any_batch else None,
                 optimize=True,
                 external_data=False,
                 verbose=False,

@@ -1,33 +1,22 @@
-"""INT8 by static quantisation: convolutions in INT8, everything that decides scores in fp32."""
+"""INT8 by static quantisation: inner convolutions in INT8, the stem and everything that decides scores in fp32."""
 
+import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 import onnx
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
+from onnxruntime.quantization import QuantType
+from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from engine.errors import UsageError
+from export.calibrate import histograms, tensor_ranges
 from export.frames import NetworkInput
 
 _QUANTISED = ["Conv", "Concat", "MaxPool", "Resize"]
 """Sums, and all that follows the convolutions (peaks, masks, scores), stay in fp32."""
-
-
-class _Frames(CalibrationDataReader):
-    def __init__(self, frames: Iterable[NetworkInput]) -> None:
-        self._frames = iter(frames)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        frame = next(self._frames, None)
-        return None if frame is None else frame.feeds()
 
 
 def output_convolutions(model: onnx.ModelProto) -> list[str]:
@@ -51,38 +40,113 @@ def output_convolutions(model: onnx.ModelProto) -> list[str]:
     return [n.name for n in model.graph.node if n.op_type == "Conv" and not meets_convolution(n, set())]
 
 
-def quantise(source: Path, out: Path, frames: Iterable[NetworkInput]) -> None:
-    """Quantise an fp32 graph, weights per channel, activations by their range over `frames`."""
-    prepared = out.with_suffix(".prepared.onnx")
+def prepare(source: Path, scratch: Path) -> onnx.ModelProto:
+    """The fp32 graph with shapes inferred and batch normalisation folded: what the quantiser works on."""
+    with _quiet():
+        quant_pre_process(str(source), str(scratch), skip_symbolic_shape=True)
+    model = onnx.load(scratch)
+    scratch.unlink()
+    return model
+
+
+def quantisable(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that go to INT8 unless told otherwise, in the order of the graph."""
+    tail = set(output_convolutions(model)) | _after_convolutions(model) | stem(model)
+    return [n.name for n in model.graph.node if n.op_type in _QUANTISED and n.name and n.name not in tail]
+
+
+def activations(model: onnx.ModelProto) -> list[str]:
+    """Names of the tensors whose range may matter: what quantisable nodes read and write, and what follows at once."""
+    constants = {c.name for c in model.graph.initializer}
+    inner = set(quantisable(model))
+    names: dict[str, None] = {}
+    for node in model.graph.node:
+        if node.name in inner:
+            names.update(dict.fromkeys(n for n in (*node.input, *node.output) if n and n not in constants))
+    # A rectifier behind a convolution is folded into it, and its output's range is the one that counts.
+    for node in model.graph.node:
+        if node.op_type == "Relu" and node.input[0] in names:
+            names[node.output[0]] = None
+    return list(names)
+
+
+def write_quantised(model: onnx.ModelProto, out: Path, ranges: TensorsData, keep: Collection[str] = ()) -> None:
+    """Write `model` with INT8 weights per channel and activations in `ranges`.
+
+    Args:
+        keep: names of nodes that stay in fp32.
+
+    Raises:
+        UsageError: a name that is no quantisable node.
+    """
+    nodes = quantisable(model)
+    if unknown := sorted(set(keep) - set(nodes)):
+        raise UsageError(f"--keep {unknown[0]}: no quantisable node; they are {', '.join(nodes)}")
+    chosen = [name for name in nodes if name not in set(keep)]
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    with _quiet():
+        quantiser = QDQQuantizer(
+            copy,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range=ranges,
+            nodes_to_quantize=chosen,
+            # An empty list of nodes to quantise would mean all of them.
+            nodes_to_exclude=[n.name for n in model.graph.node if n.name not in set(chosen)],
+            op_types_to_quantize=_QUANTISED,
+            extra_options={},
+        )
+        quantiser.quantize_model()
+    quantiser.model.save_model_to_file(str(out))
+
+
+def quantise(
+    source: Path, out: Path, frames: Iterable[NetworkInput], method: str = "percentile", keep: Collection[str] = ()
+) -> None:
+    """Quantise an fp32 graph: weights per channel, activations by their range over `frames`.
+
+    Args:
+        method: how the range follows from the values seen, see `export.calibrate`.
+        keep: names of nodes that stay in fp32.
+    """
+    model = prepare(source, out.with_suffix(".prepared.onnx"))
+    ranges = tensor_ranges(histograms(model, activations(model), frames), method)
+    write_quantised(model, out, ranges, keep)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the quantiser's advice for other backends, which it logs at warning level on the root logger."""
     root = logging.getLogger()
     level = root.level
-    # The quantiser logs advice for other backends at warning level, on the root logger.
     root.setLevel(logging.ERROR)
     try:
-        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        model = onnx.load(prepared)
-        inner = (n.name for n in model.graph.node if n.op_type in _QUANTISED and n.name)
-        tail = set(output_convolutions(model)) | _after_convolutions(model) | _image_convolutions(model)
-        quantize_static(
-            str(prepared),
-            str(out),
-            _Frames(frames),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_quantize=[n for n in inner if n not in tail],
-            op_types_to_quantize=_QUANTISED,
-            calibrate_method=CalibrationMethod.MinMax,
-        )
+        yield
     finally:
         root.setLevel(level)
-        prepared.unlink(missing_ok=True)
 
 
-def _image_convolutions(model: onnx.ModelProto) -> set[str]:
-    """Names of the convolutions on the image itself: with three channels INT8 is slower than fp32."""
-    return {n.name for n in model.graph.node if n.op_type == "Conv" and n.input[0] == "image"}
+def stem(model: onnx.ModelProto) -> set[str]:
+    """Names of the nodes that see one input only, up to and with the one where inputs meet.
+
+    These have few channels, where INT8 is no faster than fp32, and they read raw values, where one outlier of the
+    motion decides the step of all: in fp32 the whole is faster and its masks closer (`python -m export sensitivity`).
+    A network with one input keeps in fp32 only what reads it.
+    """
+    inputs = {i.name for i in model.graph.input} - {c.name for c in model.graph.initializer}
+    seen = {name: frozenset((name,)) for name in inputs}
+    names: set[str] = set()
+    for node in model.graph.node:
+        sources = frozenset().union(*(seen[name] for name in node.input if name in seen))
+        joins = len(sources) > 1 and all(len(seen[name]) == 1 for name in node.input if name in seen)
+        alone = len(inputs) > 1 and len(sources) == 1
+        if sources and (joins or alone or (len(inputs) == 1 and inputs & set(node.input))):
+            names.add(node.name)
+        seen.update(dict.fromkeys(node.output, sources))
+    return names
 
 
 def _after_convolutions(model: onnx.ModelProto) -> set[str]:

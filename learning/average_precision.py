@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,14 @@ class Answer:
 
 
 class AveragePrecision:
-    """Collects images; `figures` is COCO's AP and AR over masks with a single class."""
+    """Collects images; `figures` is COCO's AP and AR over masks with a single class.
 
-    def __init__(self) -> None:
+    Args:
+        max_detections: counts that recall is given at, ascending; AP counts up to the last.
+    """
+
+    def __init__(self, max_detections: Sequence[int] = MAX_DETECTIONS) -> None:
+        self._max_detections = list(max_detections)
         self._images: list[dict[str, int]] = []
         self._truths: list[dict[str, Any]] = []
         self._found: list[dict[str, Any]] = []
@@ -56,8 +62,8 @@ class AveragePrecision:
                 self._found.append(entry)
 
     def figures(self) -> dict[str, float]:
-        """AP (IoU 0.5 to 0.95), AP50, AP75, AR at 10, 20 and 100 masks per image, AR100 by size; nan without truth."""
-        names = ["AP", "AP50", "AP75", *(f"AR@{n}" for n in MAX_DETECTIONS), *(f"AR {size}" for size in SIZES_PX)]
+        """AP (IoU 0.5 to 0.95), AP50, AP75, AR at each of `max_detections`, by size at the last; nan without truth."""
+        names = ["AP", "AP50", "AP75", *(f"AR@{n}" for n in self._max_detections), *(f"AR {size}" for size in SIZES_PX)]
         if not self._truths:
             return dict.fromkeys(names, float("nan"))
         if not self._found:
@@ -72,7 +78,7 @@ class AveragePrecision:
             }
             truth.createIndex()
             judge = COCOeval(truth, truth.loadRes(self._found), "segm")
-            judge.params.maxDets = MAX_DETECTIONS
+            judge.params.maxDets = self._max_detections
             judge.params.areaRng = [[0, 1e10], *(list(limits) for limits in SIZES_PX.values())]
             judge.params.areaRngLbl = ["all", *SIZES_PX]
             judge.evaluate()
@@ -83,7 +89,7 @@ class AveragePrecision:
             _mean(precision),
             _mean(precision[0]),
             _mean(precision[5]),
-            *(_mean(recall[:, 0, column]) for column in range(len(MAX_DETECTIONS))),
+            *(_mean(recall[:, 0, column]) for column in range(len(self._max_detections))),
             *(_mean(recall[:, row, -1]) for row in range(1, 1 + len(SIZES_PX))),
         ]
         return dict(zip(names, values, strict=True))

@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -33,8 +34,16 @@ _NO_OBJECT = {
     Origin.ANIMALS: 0.3,
     Origin.PILE: 1.0,
     Origin.CLIP: 0.0,
+    # What is doubted there is ignored, and the rest was seen in a video.
+    Origin.STORE: 0.6,
 }
 """Trust in unlabelled pixels being free of objects."""
+
+_HIDDEN = 0.12
+"""Share of samples whose motion is hidden, so that the network knows objects by their looks, too."""
+
+_HIDDEN_STORE = 0.4
+"""The same for selections: the motion was there when they were found, it is the picture that has to teach."""
 
 
 @dataclass
@@ -191,7 +200,7 @@ class Batches:
         roots = np.sqrt([len(source) for source in real])
         self._source_shares = roots / roots.sum() if len(real) else roots
         self.size, self.crop = size, crop
-        self._rng = np.random.default_rng(seed)
+        self._seed, self._rng = seed, np.random.default_rng(seed)
 
     def _one(self, shards: Shards, index: int, crop: tuple[int, int] | None) -> dict[str, np.ndarray]:
         """One sample, cropped to (h, w) and changed at random, or as it is."""
@@ -200,7 +209,7 @@ class Batches:
         motion = np.zeros((FEATURE_CHANNELS, *FEATURE_SIZE), np.float32) if stored is None else stored
         has_motion = stored is not None
         if crop is not None:
-            if has_motion and rng.random() < 0.12:
+            if has_motion and rng.random() < (_HIDDEN_STORE if origin == Origin.STORE else _HIDDEN):
                 motion[:], has_motion = 0, False
             elif has_motion and rng.random() < 0.06:
                 image = np.full_like(image, 110) if rng.random() < 0.5 else cv2.GaussianBlur(image, (0, 0), 4)
@@ -224,8 +233,10 @@ class Batches:
         fields["image"] = fields["image"].permute(0, 3, 1, 2)
         return Batch(**fields)
 
-    def draw(self) -> Batch:
-        """One random batch."""
+    def draw(self, number: int | None = None) -> Batch:
+        """One random batch: the next one, or the one of a number, which is always the same."""
+        if number is not None:
+            self._rng = np.random.default_rng([self._seed, number])
         samples = []
         # Read once: the trainer changes them from another thread, and a batch has one shape.
         crop, size = self.crop, self.size
@@ -237,16 +248,27 @@ class Batches:
         return self._stack(samples)
 
     def once(self) -> Iterator[Batch]:
-        """Every sample once, full size, in order."""
+        """Every sample once, full size, in order; the same instances of a crowd every time."""
+        self._rng = np.random.default_rng(self._seed)
         for start in range(0, len(self.shards), self.size):
-            indices = range(start, min(start + self.size, len(self.shards)))
-            yield self._stack([self._one(self.shards, i, None) for i in indices])
+            yield self.pick(range(start, min(start + self.size, len(self.shards))))
+
+    def pick(self, indices: Sequence[int]) -> Batch:
+        """The samples of these indices, full size and unchanged."""
+        return self._stack([self._one(self.shards, i, None) for i in indices])
+
+
+class Drawing(Protocol):
+    """Where batches come from."""
+
+    def draw(self) -> Batch:
+        """The next batch."""
 
 
 class Prefetch:
     """Draws batches on a second thread so that a step never waits for the disk."""
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: Drawing) -> None:
         self._batches = batches
         self._ready: queue.Queue[Batch] = queue.Queue(maxsize=3)
         self._error: BaseException | None = None

@@ -40,6 +40,7 @@ class LabelRules:
     min_contrast: float = 2.0  # times the frame's median residual: parallax and shake move everything
     min_step: float = 0.5  # of its motion must end at its border: relief slides along with the ground it stands on
     max_background: float = 0.2  # foreground probability below which a pixel may be background
+    min_still_score: float = 2.0  # of what is foreground yet rests: never, a window is too short to have seen it move
     doubt_score: float = 0.3  # an unselected proposal above it leaves its pixels open
     min_area: float = 0.002  # 15 cells of the working grid: borders outweigh the inside below
     max_area: float = 0.45  # larger ones are mostly ground, a wall, or an object fused with either
@@ -206,6 +207,8 @@ def _judge(
         return Kind.STATIC, "static"
     if moves:
         return Kind.UNSURE, "moves, not foreground"
+    if inside >= rules.min_foreground and score >= rules.min_still_score:
+        return Kind.STATIC, "foreground at rest"
     return Kind.UNSURE, "foreground, does not move" if inside >= rules.min_foreground else "score"
 
 

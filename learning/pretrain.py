@@ -8,9 +8,10 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 # A spinning OpenMP thread makes a step many times slower as soon as anything else runs; read before torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -20,9 +21,9 @@ import torch
 from rich.console import Console
 
 from engine.errors import EngineError, ModelError, UsageError
-from learning.batches import Batches, Prefetch
+from learning.batches import Batch, Batches, Prefetch
 from learning.losses import proposal_losses, total
-from learning.networks.compact import Compact, CompactConfig
+from learning.networks.compact import Compact, CompactConfig, Maps
 from learning.synthesis.shards import Shards
 from learning.validate import Figures, validate
 
@@ -72,6 +73,56 @@ def load_matching(network: torch.nn.Module, path: Path) -> list[str]:
     return [name for name in own if name not in fitting]
 
 
+def make_optimiser(parameters: Iterable[torch.nn.Parameter], rate: float) -> torch.optim.AdamW:
+    """AdamW that decays matrices and kernels but neither biases nor normalisations."""
+    decay, plain = [], []
+    for parameter in parameters:
+        (decay if parameter.ndim > 1 else plain).append(parameter)
+    groups = [{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=rate)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors moved."""
+    for name, value in vars(batch).items():
+        setattr(batch, name, value.to(device, non_blocking=True))
+    return batch
+
+
+def mixed_precision_maps(network: Compact, batch: Batch) -> Maps:
+    """Dense outputs of a batch, computed in bfloat16 where that is safe."""
+    with torch.autocast(batch.image.device.type, torch.bfloat16):
+        return network.maps(
+            batch.image.contiguous(memory_format=torch.channels_last),
+            batch.motion.contiguous(memory_format=torch.channels_last),
+        )
+
+
+@torch.no_grad()
+def follow(average: torch.nn.Module, network: torch.nn.Module, decay: float) -> None:
+    """Move the moving average a step of 1 - decay towards the network."""
+    pairs = zip(average.state_dict().values(), network.state_dict().values(), strict=True)
+    means, values = zip(*(p for p in pairs if p[0].is_floating_point()), strict=True)
+    torch._foreach_lerp_(means, values, 1 - decay)
+
+
+def model_content(network: Compact, training: dict[str, Any]) -> dict[str, Any]:
+    """What a model.pt holds: weights in half precision, the size of the network, how it was trained."""
+    return {
+        "objective": "proposals",
+        "config": asdict(network.config),
+        "state": {n: v.half() if v.is_floating_point() else v for n, v in network.state_dict().items()},
+        "training": training,
+    }
+
+
+def save_whole(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint that is either there complete or not at all, whenever the process is killed."""
+    part = path.with_name(f"{path.name}.part")
+    torch.save(content, part)
+    part.rename(path)
+
+
 class Trainer:
     """State of one run: network, moving average, optimiser, clock.
 
@@ -112,11 +163,7 @@ class Trainer:
         if init is not None:
             load_matching(self.network, init)
         self.average = copy.deepcopy(self.network).eval()
-        decay, plain = [], []
-        for parameter in self.network.parameters():
-            (decay if parameter.ndim > 1 else plain).append(parameter)
-        groups = [{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=rate)
+        self.optimiser = make_optimiser(self.network.parameters(), rate)
         self.step, self.elapsed = 0, 0.0
         self.history: list[dict[str, float]] = []
         self.labels = [Shards(folder, "label") for folder in labels]
@@ -165,21 +212,9 @@ class Trainer:
             "history": self.history,
             "init": self.origin["init"],
         }
-        model = {
-            "objective": "proposals",
-            "config": asdict(self.network.config),
-            "state": {n: v.half() if v.is_floating_point() else v for n, v in self.average.state_dict().items()},
-            "training": {
-                "step": self.step,
-                "minutes": self.elapsed / 60,
-                "seed": self.seed,
-                "history": self.history,
-                **self.origin,
-            },
-        }
-        for name, content in (("last.pt", state), ("model.pt", model)):
-            torch.save(content, self.out / f"{name}.part")
-            (self.out / f"{name}.part").rename(self.out / name)
+        training = {"step": self.step, "minutes": self.elapsed / 60, "seed": self.seed, "history": self.history}
+        save_whole(state, self.out / "last.pt")
+        save_whole(model_content(self.average, {**training, **self.origin}), self.out / "model.pt")
 
     def train_step(self, prefetch: Prefetch) -> dict[str, float]:
         """One update; returns the terms of the loss."""
@@ -187,31 +222,17 @@ class Trainer:
         rate = self.rate * warm_up * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress)))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        batch = prefetch.next()
-        for name, value in vars(batch).items():
-            setattr(batch, name, value.to(self.device, non_blocking=True))
+        batch = to_device(prefetch.next(), self.device)
         self.network.train()
-        with torch.autocast(self.device.type, torch.bfloat16):
-            maps = self.network.maps(
-                batch.image.contiguous(memory_format=torch.channels_last),
-                batch.motion.contiguous(memory_format=torch.channels_last),
-            )
-        losses = proposal_losses(self.network, maps, batch)
+        losses = proposal_losses(self.network, mixed_precision_maps(self.network, batch), batch)
         loss = total(losses)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimiser.step()
         self.step += 1
-        self._average()
+        follow(self.average, self.network, min(_EMA_DECAY, (1 + self.step) / (10 + self.step)))
         return {"total": float(loss.detach()), **{n: float(v.detach()) for n, v in losses.items()}}
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        decay = min(_EMA_DECAY, (1 + self.step) / (10 + self.step))
-        pairs = zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True)
-        means, values = zip(*(p for p in pairs if p[0].is_floating_point()), strict=True)
-        torch._foreach_lerp_(means, values, 1 - decay)
 
     def validate(self) -> Figures:
         """Held-out figures of the averaged network, appended to the history."""

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ros_bridge import messages, topics
+from ros_bridge import topics
 from ros_bridge.backends.base import Backend, Writer
 from ros_bridge.camera import Camera
-from ros_bridge.cdr import TYPE_NAMES, EncodeError, Serialiser
 from ros_bridge.health import Health
-from ros_bridge.messages import LabelEncoding, Level, RosMessage, Status
 from ros_bridge.statistics import SourceStatistics, source_level, source_status
-from ros_bridge.topics import Namespaces, Qos
+from ros_bridge.topics import Qos
+from streaming.ros import messages
+from streaming.ros.cdr import TYPE_NAMES, EncodeError, Serialiser
+from streaming.ros.messages import LabelEncoding, Level, RosMessage, Status
+from streaming.ros.names import Namespaces
 from streaming.subscriber import MaskSubscriber
 from streaming.wire import Message
 
@@ -189,7 +191,7 @@ class Bridge:
             return self._options.frame_ids[source]
         if camera is not None and camera.frame_id is not None:
             return camera.frame_id
-        return f"{self._namespaces.of(source).rpartition('/')[2]}_optical_frame"
+        return self._namespaces.frame_id(source)
 
     def _tell(self) -> None:
         """Diagnostics: every second, and at once when a level changes."""

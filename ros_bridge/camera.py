@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ros_bridge.backends.base import Backend
-from ros_bridge.cdr import DecodeError, Serialiser
-from ros_bridge.definitions import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
-from ros_bridge.messages import CameraInfo
-from ros_bridge.pixels import decompress, to_bgr
 from ros_bridge.topics import SENSOR
+from streaming.ros.cdr import DecodeError, Serialiser
+from streaming.ros.definitions import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
+from streaming.ros.messages import CameraInfo
+from streaming.ros.pixels import decompress, to_bgr
 
 _log = logging.getLogger("unseen.ros")
 

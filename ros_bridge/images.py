@@ -29,10 +29,10 @@ import numpy as np
 from engine.errors import EngineError
 from ros_bridge.__main__ import add_graph_options, domain_id
 from ros_bridge.backends import Backend, Options, open_backend
-from ros_bridge.cdr import DecodeError, Serialiser
-from ros_bridge.definitions import COMPRESSED_IMAGE, IMAGE
-from ros_bridge.pixels import decompress, to_bgr
 from ros_bridge.topics import SENSOR, check_name
+from streaming.ros.cdr import DecodeError, Serialiser
+from streaming.ros.definitions import COMPRESSED_IMAGE, IMAGE
+from streaming.ros.pixels import decompress, to_bgr
 
 RECORD = struct.Struct("<4sqIIIII")
 

@@ -6,7 +6,7 @@ from collections import Counter, deque
 import numpy as np
 
 from ros_bridge.health import DEAD_AFTER_S, Health
-from ros_bridge.messages import Level, Status, status
+from streaming.ros.messages import Level, Status, status
 from streaming.wire import Message
 
 _WINDOW_S = 5.0

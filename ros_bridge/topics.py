@@ -1,15 +1,15 @@
 """Names of topics and nodes, and the quality of service each topic is published with."""
 
 import re
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from engine.errors import UsageError
+from streaming.ros import names
 
-LABELS = "labels"
-DETECTIONS = "detections"
-LABEL_INFO = "label_info"
+LABELS = names.LABELS
+DETECTIONS = names.DETECTIONS
+LABEL_INFO = names.LABEL_INFO
 OVERLAY = "overlay/compressed"
 CAMERA_INFO = "camera_info"
 DIAGNOSTICS = "/diagnostics"  # one for the whole robot, where its tools look
@@ -103,25 +103,3 @@ def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
             raise UsageError(f"{option} {text}: source {source!r} was given {found[source]!r} already")
         found[source] = value
     return found
-
-
-class Namespaces:
-    """Gives every source a namespace of its own, the same after every restart.
-
-    Args:
-        base: namespace of the engine, e.g. `/unseen`. chosen: source -> namespace, for those that have their own.
-    """
-
-    def __init__(self, base: str, chosen: dict[str, str]) -> None:
-        self._base = base
-        self._of = dict(chosen)
-
-    def of(self, source: str) -> str:
-        """Namespace of `source`; what ROS does not allow in a name becomes `_`."""
-        if source not in self._of:
-            token = re.sub(r"[^A-Za-z0-9_]", "_", source)
-            token = token if token[:1].isalpha() else f"source_{token}"
-            if f"{self._base}/{token}" in self._of.values():
-                token += f"_{zlib.crc32(source.encode()):08x}"  # `cam-1` and `cam_1` at once
-            self._of[source] = f"{self._base}/{token}"
-        return self._of[source]

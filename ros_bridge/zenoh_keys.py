@@ -8,8 +8,8 @@ import hashlib
 import struct
 from typing import Literal
 
-from ros_bridge.definitions import dds_type, type_hash
 from ros_bridge.topics import Qos
+from streaming.ros.definitions import dds_type, type_hash
 
 _DEFAULT_DEPTH = 42
 _GID_BYTES = 16

@@ -139,7 +139,7 @@ class CaptureThread(threading.Thread):
             if self._running is not None and self.source.live and not self._running.is_set():
                 self.count_drop("paused")
                 continue
-            self._note_gap(frame.index)
+            self._note_gap(frame)
             if not self.mailbox.put(frame):
                 self.count_drop("stopped")
                 return
@@ -160,15 +160,18 @@ class CaptureThread(threading.Thread):
         self._zero_s = None
         return True
 
-    def _note_gap(self, index: int) -> None:
+    def _note_gap(self, frame: Frame) -> None:
         """Remember the frame if nothing of the second before it was seen."""
-        passed_s, lost = self.heard_s - self._wanted_s, index - self._next_index
+        # A recording is silent where its times say so, however fast it is played.
+        timed, index = self.source.timed, frame.index
+        now_s = (frame.pts_ns or 0) / 1e9 if timed else self.heard_s
+        passed_s, lost = now_s - self._wanted_s, index - self._next_index
         if self.decoded > 1 and (
-            (self.source.live and passed_s > self.silence_limit_s)
+            ((self.source.live or timed) and passed_s > self.silence_limit_s)
             or lost > SILENCE_S * (self.source.fps or _FALLBACK_FPS)
         ):
             self.gaps.append(index)
         if self.decoded > 1:
             # A slow sender has no gaps; one long silence must not hide the next.
             self._interval_s = min(passed_s, 10.0 * SILENCE_S)
-        self._wanted_s, self._next_index = self.heard_s, index + 1
+        self._wanted_s, self._next_index = now_s, index + 1

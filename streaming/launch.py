@@ -38,6 +38,7 @@ from streaming.sinks.background import BackgroundSink
 from streaming.sinks.masks import MaskWriter
 from streaming.sinks.overlay_video import OverlayVideo
 from streaming.sinks.per_source import PerSource
+from streaming.sinks.rerun import RerunSink, require_rerun
 from streaming.sinks.truth import TruthScore
 from streaming.sources.demo import is_demo
 from streaming.store.sink import StoreSink, open_record
@@ -77,6 +78,8 @@ def launch(options: argparse.Namespace, config: EngineConfig, source_texts: Sequ
     check(options)
     if options.mcap is not None:
         require_mcap()
+    if options.rerun is not None:
+        require_rerun()
     cv2.setNumThreads(config.perceive.opencv_threads)
     # A stage that comes back from native code waits this long for the interpreter; the default is 5 ms.
     sys.setswitchinterval(0.0005)
@@ -143,6 +146,8 @@ def launch(options: argparse.Namespace, config: EngineConfig, source_texts: Sequ
 
 def _open_outputs(outputs: _Outputs, options: argparse.Namespace, lanes: list[Lane], model: ModelInfo) -> None:
     every = any(lane.feed.every for lane in lanes)
+    # A file waits until every frame is recorded; what is live waits for no disk.
+    live = any(lane.feed.live for lane in lanes)
     names = [lane.name for lane in lanes]
     fps = {lane.name: lane.feed.fps for lane in lanes}
 
@@ -172,9 +177,9 @@ def _open_outputs(outputs: _Outputs, options: argparse.Namespace, lanes: list[La
         from streaming.sinks.mcap import McapSink
 
         outputs.mcap = McapSink(options.mcap)
-        # A file waits until every frame is recorded; what is live waits for no disk.
-        live = any(lane.feed.live for lane in lanes)
         outputs.sinks.append(BackgroundSink(outputs.mcap, wait=not live))
+    if options.rerun is not None:
+        outputs.sinks.append(BackgroundSink(RerunSink(options.rerun), wait=not live))
 
 
 def _load(options: argparse.Namespace, config: EngineConfig, path: Path) -> Network:

@@ -5,6 +5,7 @@ Training data is made with this very code, so what the network learned is what i
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import cv2
 import numba
@@ -23,6 +24,9 @@ MOTION_DEFINITION = (
 )
 """Identifies these features in a model's metadata; any change of the code below must change it."""
 
+_FLOW_PER_FEATURE = np.array(
+    [FLOW_SIZE[1] / FEATURE_SIZE[1], FLOW_SIZE[0] / FEATURE_SIZE[0]], np.float32
+)  # pixels of one in pixels of the other, x and y
 _FIT_STRIDE = 4
 _FIT_ITERATIONS = 6
 _DIFFERENCE_SCALE = 32.0
@@ -138,33 +142,61 @@ def _features(flow, coefficients, current, previous, residual, out):  # type: ig
             out[4, i, j] = min(max(difference, -limit), limit)
 
 
-class MotionEstimator:
-    """Backward optical flow (OpenCV DIS) and motion features; holds the previous gray frame."""
+class FlowEstimator(Protocol):
+    """Optical flow in place of OpenCV's, such as `flow_network.FlowNetwork`."""
 
-    def __init__(self) -> None:
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """What is kept of a picture (uint8 [H, W, 3] BGR)."""
+        ...
+
+    def estimate(self, current: np.ndarray, previous: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Backward flow between two prepared pictures, float32 [h, w, 2] at `size` = (h, w), in its pixels."""
+        ...
+
+
+class MotionEstimator:
+    """Backward optical flow and motion features; holds the previous frame.
+
+    Args:
+        flow: computes the flow; None: OpenCV's DIS, which MOTION_DEFINITION stands for.
+    """
+
+    def __init__(self, flow: FlowEstimator | None = None) -> None:
+        self._flow = flow
         self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._dis.setVariationalRefinementIterations(1)
         # Half the preset's steps converge as well, consecutive frames being close.
         self._dis.setGradientDescentIterations(12)
-        self._previous: tuple[np.ndarray, np.ndarray] | None = None
+        self._previous: tuple[np.ndarray, np.ndarray] | None = None  # what the flow is computed from; small gray
 
     def reset(self) -> None:
         """Forget the previous frame: the next step has no motion."""
         self._previous = None
 
-    def step(self, image: np.ndarray) -> Motion | None:
+    def step(self, image: np.ndarray, frame: np.ndarray | None = None) -> Motion | None:
         """Motion of `image` (uint8 [H, W, 3] BGR, normally the model input size) against the last one.
+
+        Args:
+            frame: the same picture at its full size, which a flow network may make use of.
 
         Returns None in the first frame after a reset.
         """
         gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-        current = cv2.resize(gray, FLOW_SIZE[::-1], interpolation=cv2.INTER_LINEAR)
+        if self._flow is None:
+            # Other people's models may be large: a linear resize by more than two would skip pixels.
+            fine = image.shape[0] <= 2 * FLOW_SIZE[0] and image.shape[1] <= 2 * FLOW_SIZE[1]
+            current = cv2.resize(gray, FLOW_SIZE[::-1], interpolation=cv2.INTER_LINEAR if fine else cv2.INTER_AREA)
+        else:
+            current = self._flow.prepare(image if frame is None else frame)
         small = cv2.resize(gray, FEATURE_SIZE[::-1], interpolation=cv2.INTER_AREA)
         before, self._previous = self._previous, (current, small)
         if before is None:
             return None
-        flow = self._dis.calc(current, before[0], None)
-        flow = cv2.resize(flow, FEATURE_SIZE[::-1], interpolation=cv2.INTER_LINEAR)
+        if self._flow is None:
+            flow = self._dis.calc(current, before[0], None)
+            flow = cv2.resize(flow, FEATURE_SIZE[::-1], interpolation=cv2.INTER_LINEAR)
+        else:
+            flow = self._flow.estimate(current, before[0], FEATURE_SIZE) * _FLOW_PER_FEATURE
         coefficients = fit_camera_motion(flow).astype(np.float32)
         residual = np.empty_like(flow)
         features = np.empty((FEATURE_CHANNELS, *FEATURE_SIZE), np.float32)

@@ -48,7 +48,7 @@ class Perceiver:
             self.reset()
             self._frame_size = frame.image.shape[:2]
         small = self._network.fit(frame.image)
-        motion = self._motion.step(small)
+        motion = self._motion.step(small, frame.image)
         if motion is not None and motion.mean_difference > self._config.cut_difference:
             motion = None
         features = network_features(motion, self._network.motion_size) if self._network.uses_motion else None

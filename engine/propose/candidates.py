@@ -41,7 +41,9 @@ def foreground_components(
     for threshold in thresholds:
         binary = (foreground > threshold).astype(np.uint8)
         count, labels, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=4)
-        large = np.flatnonzero(stats[1:count, cv2.CC_STAT_AREA] >= min_area_px) + 1
+        area = stats[:count, cv2.CC_STAT_AREA]
+        # All of the picture is no object: it is what a model without a background map says everywhere.
+        large = np.flatnonzero((area[1:] >= min_area_px) & (area[1:] < binary.size)) + 1
         zero_at = np.float32(np.log(threshold / (1.0 - threshold)))
         found, total = _cut_out(level_logit, foreground, labels, large, zero_at, _OUTSIDE)
         logits.append(found)

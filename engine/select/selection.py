@@ -117,6 +117,10 @@ class Selection:
         self._steps = 0
         self.combinations: list[Combination] = []
 
+    def configure(self, config: SelectionConfig) -> None:
+        """Follow other weights from the next frame on; frames in the window keep their costs, the deadline stays."""
+        self._config = config
+
     def reset(self) -> None:
         """Forget everything, undecided frames included; `flush` first to keep them."""
         self._path.reset()

@@ -33,6 +33,7 @@ class Origin(IntEnum):
     ANIMALS = 3
     PILE = 4
     CLIP = 5
+    STORE = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Memory-mapped shards of samples: written once, resumable, read at random."""
 
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,6 +41,8 @@ def write_shard(path: Path, count: int, samples: Iterable[Sample]) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     arrays = {n: open_memmap(part / f"{n}.npy", "w+", d, (count, *s)) for n, (s, d) in _FIELDS.items()}
+    for name in arrays:
+        _reserve(part / f"{name}.npy")
     for row, sample in enumerate(samples):
         arrays["image"][row] = sample.image
         arrays["motion"][row] = 0 if sample.motion is None else pack_motion(sample.motion)
@@ -50,6 +53,16 @@ def write_shard(path: Path, count: int, samples: Iterable[Sample]) -> None:
     for array in arrays.values():
         array.flush()
     part.rename(path)
+
+
+def _reserve(path: Path) -> None:
+    """Take the blocks of a sparse file now: writing to a mapped page the disk has no room for kills the process.
+
+    Raises:
+        OSError: there is no room.
+    """
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _open_shard(path: Path) -> dict[str, np.ndarray]:

@@ -23,8 +23,8 @@ from rosbags.interfaces import Nodetype
 
 from engine.errors import SourceError
 from ros_bridge.backends.base import Options, Received
-from ros_bridge.definitions import dds_type, ros2_types
 from ros_bridge.topics import Qos
+from streaming.ros.definitions import dds_type, ros2_types
 
 _SCALARS: dict[str, Any] = {
     "bool": bool,

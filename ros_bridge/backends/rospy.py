@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from engine.errors import SourceError
 from ros_bridge.backends.base import Options, Received
-from ros_bridge.definitions import ros1_definition, ros1_type
 from ros_bridge.topics import Qos
+from streaming.ros.definitions import ros1_definition, ros1_type
 
 _SYSTEM_PATHS = ("/opt/ros/noetic/lib/python3/dist-packages", "/usr/lib/python3/dist-packages")
 """Where ROS 1 packages live: a virtual environment does not see them."""

@@ -129,3 +129,40 @@ sys.exit(" ".join(cold) or 0)
         [sys.executable, "-c", program, str(default_model)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_objects_say_how_unsure_they_are_and_the_list_ranks_them(network: Network, frames: list[Frame]) -> None:
+    height, width = frames[0].image.shape[:2]
+    scenes = run(network, frames)
+    assert any(scene.look for scene in scenes)
+    for scene in scenes:
+        by_id = {item.id: item for item in scene.objects}
+        assert all(0 <= item.uncertainty <= 1 for item in scene.objects)
+        assert len(scene.look) <= 5
+        assert [look.priority for look in scene.look] == sorted((k.priority for k in scene.look), reverse=True)
+        for look in scene.look:
+            x0, y0, x1, y1 = look.box
+            assert 0 <= x0 < x1 <= width
+            assert 0 <= y0 < y1 <= height
+            assert 0 < look.priority <= 1
+            assert (look.reason == "unexplained") == (look.id is None)
+            assert look.id is None or by_id[look.id].box == look.box
+
+
+def test_only_finals_carry_evidence_and_it_is_that_of_their_objects(network: Network, frames: list[Frame]) -> None:
+    finals = []
+    for scene in run(network, frames):
+        if scene.kind == "provisional":
+            assert scene.evidence is None
+            continue
+        finals.append(scene)
+        evidence = scene.evidence
+        assert evidence is not None
+        assert (evidence.model_name, evidence.model_hash) == (network.name, network.hash)
+        assert {item.id for item in scene.objects} <= set(evidence.ids)
+        assert len(evidence.members) == len(evidence.ids)
+        assert evidence.doubt().shape == network.grid
+        assert scene.commit is not None
+        assert scene.commit.margin is None or scene.commit.margin >= 0
+    assert finals[0].evidence.flow is None
+    assert all(scene.evidence.flow is not None for scene in finals[1:])

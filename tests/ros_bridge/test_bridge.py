@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import zmq
 
 from engine.scene import CommitInfo, Object, Scene
+from streaming import keys
 from streaming.publisher import Publisher
 from streaming.wire import encode_scene
 from tests.ros_bridge.graphs import Graph, Program, have
@@ -93,6 +95,15 @@ def test_a_foreign_reader_gets_what_is_on_the_wire(graph: Graph):
         assert level(reader.lines, "unseen: cam") == 0
         late = graph.listen("/unseen/cam", "--topics", "label_info")
         late.until(have(1, "label_info"))
+
+
+def test_an_engine_with_keys_is_read_and_seen_alive(dds: Graph, tmp_path: Path):
+    keys.create(tmp_path / "keys", client="bridge")
+    with Publisher(ANY_PORT, keys=keys.load_server(tmp_path / "keys", "data")) as publisher, publishing(publisher):
+        dds.bridge(publisher.endpoint, "--client-keys", str(tmp_path / "keys" / "clients" / "bridge"))
+        reader = dds.listen("/unseen/cam", "--topics", "labels,/diagnostics")
+        reader.until(have(3, "labels"))
+        reader.until(lambda lines: level(lines, "unseen: cam") == 0)
 
 
 def test_a_dead_engine_shows_within_two_seconds(dds: Graph):

@@ -8,8 +8,8 @@ import pytest
 
 from ros_bridge.__main__ import main
 from ros_bridge.backends.base import Options
-from ros_bridge.definitions import IMAGE, LABEL_INFO
 from ros_bridge.topics import LATCHED, SENSOR
+from streaming.ros.definitions import IMAGE, LABEL_INFO
 from tests.ros_bridge.graphs import free_port
 
 

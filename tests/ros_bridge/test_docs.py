@@ -12,7 +12,7 @@ import pytest
 
 import ros_bridge
 from ros_bridge.__main__ import build_parser
-from ros_bridge.pixels import ENCODINGS
+from streaming.ros.pixels import ENCODINGS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "ros.md"
 LAUNCH = Path(ros_bridge.__file__).parent / "launch"

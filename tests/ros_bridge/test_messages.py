@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from engine.errors import UsageError
 from engine.scene import CommitInfo, Scene
-from ros_bridge import messages, topics, zenoh_keys
+from ros_bridge import topics, zenoh_keys
 from ros_bridge.backends import choose
-from ros_bridge.cdr import TYPE_NAMES, DecodeError, EncodeError, Serialiser
-from ros_bridge.definitions import (
+from streaming.ros import messages
+from streaming.ros.cdr import TYPE_NAMES, DecodeError, EncodeError, Serialiser
+from streaming.ros.definitions import (
     DETECTIONS,
     DIAGNOSTICS,
     IMAGE,
@@ -24,8 +25,9 @@ from ros_bridge.definitions import (
     ros2_types,
     type_hash,
 )
-from ros_bridge.messages import Header, Image, Level
-from ros_bridge.pixels import ENCODINGS, decompress, to_bgr
+from streaming.ros.messages import Header, Image, Level
+from streaming.ros.names import Namespaces
+from streaming.ros.pixels import ENCODINGS, decompress, to_bgr
 from streaming.wire import Message, decode, encode_scene
 from tests.streaming.scenes import make_object
 
@@ -207,7 +209,7 @@ def test_quality_of_service():
 
 
 def test_namespaces_are_legal_distinct_and_stable():
-    spaces = topics.Namespaces("/unseen", {"front": "/robot/front"})
+    spaces = Namespaces("/unseen", {"front": "/robot/front"})
     names = [spaces.of(source) for source in ("front", "cam-1", "cam_1", "cam.1", "0", "kamera süd")]
     assert names[:2] == ["/robot/front", "/unseen/cam_1"]
     assert len(set(names)) == len(names)

@@ -1,4 +1,4 @@
-"""The message definitions the bridge speaks, for both generations of ROS, and what is derived from them."""
+"""The message definitions in use, for both generations of ROS, and what is derived from them."""
 
 from functools import cache
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from rosbags.typesys.store import Typestore
 
-from ros_bridge.messages import (
+from streaming.ros.messages import (
     CameraInfo,
     CompressedImage,
     Detection,

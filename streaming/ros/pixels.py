@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ros_bridge.cdr import DecodeError
-from ros_bridge.messages import CompressedImage, Image
+from streaming.ros.cdr import DecodeError
+from streaming.ros.messages import CompressedImage, Image
 
 # encoding -> (bytes per pixel, conversion to BGR); None where the bytes are BGR already
 _CONVERSIONS: dict[str, tuple[int, int | None]] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from rosbags.serde import SerdeError
 
-from ros_bridge.definitions import (
+from streaming.ros.definitions import (
     CAMERA_INFO,
     COMPRESSED_IMAGE,
     DETECTIONS,
@@ -18,7 +18,7 @@ from ros_bridge.definitions import (
     ros1_types,
     ros2_types,
 )
-from ros_bridge.messages import (
+from streaming.ros.messages import (
     CameraInfo,
     CompressedImage,
     Detections,
@@ -28,7 +28,7 @@ from ros_bridge.messages import (
     LabelInfo,
     RosMessage,
 )
-from ros_bridge.rosbags_messages import NANOSECONDS, Builder
+from streaming.ros.rosbags_messages import NANOSECONDS, Builder
 
 TYPE_NAMES: dict[type[RosMessage], str] = {
     Image: IMAGE,

@@ -1,5 +1,8 @@
-"""What becomes what: a wire message as ROS messages. Pure functions, no sockets, no clock, either generation of ROS.
+"""What becomes what: a scene as ROS messages. Pure functions, no sockets, no clock, either generation of ROS.
 
+A scene comes from the engine itself or off the wire; both have the attributes used here.
+
+image/compressed    sensor_msgs/CompressedImage     the frame, when recording
 labels              sensor_msgs/Image               the label map, pixel for pixel
 detections          vision_msgs/Detection2DArray    one per object; id = object id, class = pixel value
 label_info          vision_msgs/LabelInfo           pixel value -> object id
@@ -16,6 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.frame import Frame
+from engine.scene import Scene
 from streaming.overlay import draw_overlay
 from streaming.wire import Message
 
@@ -121,12 +126,12 @@ class CameraInfo:
 RosMessage = Image | CompressedImage | Detections | LabelInfo | Diagnostics | CameraInfo
 
 
-def header(message: Message, frame_id: str) -> Header:
+def header(message: Message | Scene, frame_id: str) -> Header:
     """Stamp of a scene: the time of capture, never of publishing."""
     return Header(message.t_capture_ns, frame_id)
 
 
-def labels_image(message: Message, frame_id: str, encoding: LabelEncoding = "16UC1") -> Image:
+def labels_image(message: Message | Scene, frame_id: str, encoding: LabelEncoding = "16UC1") -> Image:
     """The label map as an image.
 
     `16UC1`, not `mono16`: readers scale the latter like a grey picture, and small labels vanish. With `mono8` every
@@ -142,7 +147,7 @@ def labels_image(message: Message, frame_id: str, encoding: LabelEncoding = "16U
     return Image(header(message, frame_id), h, w, encoding, w * labels.itemsize, labels.data.cast("B"))
 
 
-def detections(message: Message, frame_id: str) -> Detections:
+def detections(message: Message | Scene, frame_id: str) -> Detections:
     """The objects with their boxes, in the order of the scene."""
     found = []
     for item in message.objects:
@@ -152,7 +157,7 @@ def detections(message: Message, frame_id: str) -> Detections:
     return Detections(header(message, frame_id), tuple(found))
 
 
-def label_info(message: Message, frame_id: str) -> LabelInfo:
+def label_info(message: Message | Scene, frame_id: str) -> LabelInfo:
     """Which pixel value stands for which object."""
     return LabelInfo(header(message, frame_id), tuple(sorted((item.label, item.id) for item in message.objects)))
 
@@ -169,8 +174,17 @@ def overlay(message: Message, frame_id: str, image: NDArray[np.uint8] | None) ->
     if image is None or image.shape[:2] != message.frame_size:
         image = np.full((*message.size, 3), _DARK_GREY, np.uint8)
     canvas = draw_overlay(image, message.labels, message.objects)
-    _, jpeg = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    return CompressedImage(header(message, frame_id), "jpeg", np.ascontiguousarray(jpeg).data.cast("B"))
+    return _jpeg(header(message, frame_id), canvas, _JPEG_QUALITY)
+
+
+def frame_image(frame: Frame, frame_id: str, quality: int) -> CompressedImage:
+    """What the engine saw, as a JPEG of `quality` 1 … 100."""
+    return _jpeg(Header(frame.t_capture_ns, frame_id), frame.image, quality)
+
+
+def _jpeg(header: Header, image: NDArray[np.uint8], quality: int) -> CompressedImage:
+    _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return CompressedImage(header, "jpeg", np.ascontiguousarray(jpeg).data.cast("B"))
 
 
 def camera_info(info: CameraInfo, message: Message) -> CameraInfo:
