@@ -8,7 +8,7 @@ from learning.batches import Batch
 from learning.networks.compact import Compact, Maps
 
 WEIGHTS = {"binary": 1.0, "heat": 0.5, "dice": 1.5, "mask": 1.0, "quality": 0.2, "embedding": 0.4}
-"""Centre, dice and mask terms as measured best for seeded kernels; the embedding must tell objects apart, not only from ground."""
+"""Centre, dice and mask terms as measured best for seeded kernels; the embedding must tell objects apart as well."""
 
 _POINTS = 80
 
