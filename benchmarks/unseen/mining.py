@@ -1,6 +1,5 @@
 """Labels for the unlabelled videos, by every method; the truth is looked at only where a method says so."""
 
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,15 +9,22 @@ import cv2
 import numpy as np
 
 from benchmarks.unseen.detector import detections, soft_masks
+from benchmarks.unseen.labels import (
+    ENGINES,
+    Watched,
+    believed,
+    doubtful_pixels,
+    enlarged,
+    label_map,
+    moving_pixels,
+    scene_labels,
+    watch,
+)
 from benchmarks.unseen.plan import SIZE, Plan
 from benchmarks.unseen.training import IGNORED_ID, LabelledFrame
 from benchmarks.unseen.world import World
-from engine.config import EngineConfig
-from engine.frame import Frame
 from engine.perceive.network import Network
 from engine.percepts import Percepts
-from engine.pipeline import Pipeline
-from engine.scene import Scene
 from learning.average_precision import Answer
 from learning.baselines import (
     above_threshold,
@@ -32,17 +38,6 @@ from learning.baselines import (
     truth_itself,
 )
 from learning.networks.compact import Compact
-
-OURS = "ours"
-
-ENGINES: Mapping[str, Mapping[str, float]] = {
-    OURS: {},
-    "background": {"lambda_flow": 0.0, "lambda_consistency": 0.0, "conflict_tolerance": 0.99},
-    "background + no overlap": {"lambda_flow": 0.0, "lambda_consistency": 0.0},
-    "background + no overlap + flow": {"lambda_consistency": 0.0},
-    "all but the score prior": {"lambda_score": 0.0},
-}
-"""Engines that label the videos: the shipped one, Table 4's, and one without what we added to Eq. 2."""
 
 DISTILLATION = "Data Distillation"
 
@@ -64,92 +59,19 @@ _TRACK_FRAMES = 5
 _CARRY = 0.5
 """Part of the score threshold with which a track may go on."""
 
-_OPEN_FOREGROUND = 0.2
-_OPEN_SCORE = 0.3
-_OPEN_FLOW_PX = 0.1
-_OPEN_FLOW_CONTRAST = 3.0
-"""What no mask covers is open, not background: from this foreground probability, under a candidate this sure, or where
-the flow without the camera's is this many cells and this many times the frame's median."""
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """One frame of a video with what the engines said about it."""
-
-    percepts: Percepts
-    finals: dict[str, Scene]
-
-
-def engine_config(changes: Mapping[str, float]) -> EngineConfig:
-    """The default engine with changes to its selection."""
-    config = EngineConfig()
-    return dataclasses.replace(config, select=dataclasses.replace(config.select, **changes))  # type: ignore[arg-type]
-
-
-def watch(images: Sequence[np.ndarray], network: Network) -> list[_Watched]:
-    """Run every engine over one video; they share one look at each frame."""
-    pipelines = {name: Pipeline(engine_config(changes), network) for name, changes in ENGINES.items()}
-    percepts: list[Percepts] = []
-    finals: dict[str, dict[int, Scene]] = {name: {} for name in ENGINES}
-    for index, image in enumerate(images):
-        frame = Frame(image, index, index, "video")
-        percepts.append(pipelines[OURS].perceive(frame))
-        for name, pipeline in pipelines.items():
-            scenes = pipeline.decide(frame, percepts[-1])
-            finals[name] |= {s.frame_index: s for s in scenes if s.kind == "final"}
-    for name, pipeline in pipelines.items():
-        finals[name] |= {s.frame_index: s for s in pipeline.flush()}
-    return [_Watched(p, {name: finals[name][i] for name in ENGINES}) for i, p in enumerate(percepts)]
-
-
-def _enlarged(values: np.ndarray) -> np.ndarray:
-    """A map [h, w] of the working grid at picture size."""
-    return cv2.resize(np.asarray(values, np.float32), SIZE[::-1], interpolation=cv2.INTER_LINEAR)
-
 
 def _candidates(percepts: Percepts) -> Answer:
-    masks = np.array([_enlarged(logits) > 0 for logits in percepts.logits], bool)
+    masks = np.array([enlarged(logits) > 0 for logits in percepts.logits], bool)
     return Answer(masks.reshape(-1, *SIZE), percepts.scores)
 
 
-def doubtful_pixels(percepts: Percepts) -> np.ndarray:
-    """Where the network half believes in an object, bool [h, w] at picture size."""
-    doubted = np.any(percepts.masks[percepts.scores >= _OPEN_SCORE], axis=0)
-    return np.asarray((_enlarged(1 - percepts.background) >= _OPEN_FOREGROUND) | (_enlarged(doubted) > 0))
-
-
-def moving_pixels(percepts: Percepts) -> np.ndarray:
-    """Where something moves against the camera, bool [h, w] at picture size."""
-    if percepts.residual is None:
-        return np.zeros(SIZE, bool)
-    speed = np.hypot(*percepts.residual)
-    return np.asarray(_enlarged(speed) >= max(_OPEN_FLOW_PX, _OPEN_FLOW_CONTRAST * float(np.median(speed))))
-
-
-def label_map(answer: Answer, doubtful: np.ndarray | None) -> np.ndarray:
-    """Ids uint8 [h, w] of masks, the better-scored in front; uncovered pixels of `doubtful` are open."""
-    ids = np.zeros(SIZE, np.uint8)
-    if doubtful is not None:
-        ids[doubtful] = IGNORED_ID
-    order = np.argsort(-answer.scores, kind="stable")[: IGNORED_ID - 1]
-    for number, index in reversed(list(enumerate(order, 1))):
-        ids[answer.masks[index]] = number
-    return ids
-
-
-def _scene_labels(scene: Scene, doubtful: np.ndarray) -> np.ndarray:
-    labels = [item.label for item in scene.objects]
-    masks = np.array([scene.labels == v for v in labels], bool).reshape(-1, *SIZE)
-    return label_map(Answer(masks, np.array([item.score for item in scene.objects])), doubtful)
-
-
-def _moved(watched: Sequence[_Watched], t: int, masks: np.ndarray) -> np.ndarray:
+def _moved(watched: Sequence[Watched], t: int, masks: np.ndarray) -> np.ndarray:
     """Masks bool [N, h, w] of frame t - 1 carried along the flow into frame t."""
     flow = watched[t].percepts.flow
     if flow is None:
         return masks
     grid_width = flow.shape[2]
-    x, y = (_enlarged(part) * (SIZE[1] / grid_width) for part in flow)
+    x, y = (enlarged(part) * (SIZE[1] / grid_width) for part in flow)
     columns, rows = np.meshgrid(np.arange(SIZE[1], dtype=np.float32), np.arange(SIZE[0], dtype=np.float32))
     carried = [cv2.remap(m.astype(np.uint8), columns + x, rows + y, cv2.INTER_NEAREST) > 0 for m in masks]
     return np.array(carried, bool).reshape(-1, *SIZE)
@@ -234,7 +156,10 @@ class Miner:
             for name, scene in watched[t].finals.items():
                 commit = scene.commit
                 sure = commit is not None and (commit.exact or commit.loss_bound <= self._plan.max_loss_bound)
-                labels[name].append(_scene_labels(scene, unclear) if sure else np.full(SIZE, IGNORED_ID, np.uint8))
+                if sure:
+                    labels[name].append(scene_labels(scene, believed(watched, t, name), unclear))
+                else:
+                    labels[name].append(np.full(SIZE, IGNORED_ID, np.uint8))
             labels["score threshold"].append(label_map(above_threshold(found[t], thresholds.score), doubtful))
             labels["frame-by-frame tracking"].append(label_map(tracks[t], unclear))
             best = selected_by_truth(_candidates(watched[t].percepts), video.ids[t])

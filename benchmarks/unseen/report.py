@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.unseen.experiment import BEFORE, CONTROL, ROWS, Row
-from benchmarks.unseen.mining import ENGINES, OURS
+from benchmarks.unseen.labels import ENGINES, OURS
 from benchmarks.unseen.scores import FIGURES, efficiency, spread
 from engine.errors import StoreError
 

@@ -13,16 +13,18 @@ pytest.importorskip("pybullet", reason="needs the sim extra")
 
 import torch
 
-from benchmarks.unseen import experiment, families, mining, report, scores
+from benchmarks.unseen import experiment, families, labels, mining, report, scores
 from benchmarks.unseen.__main__ import main
 from benchmarks.unseen.detector import detections, network_image, write_model
-from benchmarks.unseen.mining import ENGINES, OURS, Miner, label_map, watch
+from benchmarks.unseen.labels import ENGINES, OURS, label_map, watch
+from benchmarks.unseen.mining import Miner
 from benchmarks.unseen.plan import QUICK, SIZE
 from benchmarks.unseen.training import IGNORED_ID, LabelledFrame, Mixture, new_network, read_network, train
 from benchmarks.unseen.world import World, over, read_backgrounds
 from engine.errors import SourceError, StoreError
 from engine.perceive.network import Network
 from engine.percepts import Percepts
+from engine.scene import Object, Scene
 from learning.average_precision import Answer
 from learning.baselines import instance_masks
 from learning.networks.compact import Compact, CompactConfig
@@ -255,19 +257,60 @@ def _percepts(residual: np.ndarray | None) -> Percepts:
 
 def test_doubt_is_under_candidates_half_believed_in_and_where_the_foreground_is_likely() -> None:
     percepts = _percepts(None)
-    assert mining.doubtful_pixels(percepts)[:70, :130].all()
-    assert not mining.doubtful_pixels(percepts)[90:].any()
+    assert labels.doubtful_pixels(percepts)[:70, :130].all()
+    assert not labels.doubtful_pixels(percepts)[90:].any()
     percepts.background[20:, 40:] = 0.7
-    assert mining.doubtful_pixels(percepts)[100:, 180:].all()
+    assert labels.doubtful_pixels(percepts)[100:, 180:].all()
 
 
 def test_what_moves_against_the_camera_is_open() -> None:
     residual = np.random.default_rng(5).normal(0, 0.01, (2, SIZE[0] // 4, SIZE[1] // 4)).astype(np.float32)
     residual[0, 20:30, 20:30] += 0.5
-    moving = mining.moving_pixels(_percepts(residual))
+    moving = labels.moving_pixels(_percepts(residual))
     assert moving[84:116, 84:116].all()
     assert moving.sum() < 1.5 * 40 * 40
-    assert not mining.moving_pixels(_percepts(None)).any()
+    assert not labels.moving_pixels(_percepts(None)).any()
+
+
+def test_a_mask_steps_when_it_moves_otherwise_than_its_surroundings() -> None:
+    residual = np.zeros((2, SIZE[0] // 4, SIZE[1] // 4), np.float32)
+    residual[:] = np.array([0.3, -0.2], np.float32)[:, None, None]
+    mask = np.zeros(residual.shape[1:], bool)
+    mask[10:20, 20:30] = True
+    assert labels.motion_step(mask, residual) == pytest.approx(0, abs=1e-6)
+    residual[:, mask] += np.array([0.6, 0.8], np.float32)[:, None]
+    assert labels.motion_step(mask, residual) == pytest.approx(1, abs=1e-5)
+    assert labels.motion_step(np.ones_like(mask), residual) == 0
+    assert labels.motion_step(np.zeros_like(mask), residual) == 0
+
+
+def _scene(index: int, *objects: tuple[int, float]) -> Scene:
+    """Objects of (id, score), side by side in cells of 40x40 pixels."""
+    ids = np.zeros(SIZE, np.uint16)
+    found = []
+    for number, (identity, score) in enumerate(objects):
+        x = 60 * number
+        ids[10:50, x + 10 : x + 50] = number + 1
+        found.append(Object(identity, number + 1, score, (x + 10, 10, x + 50, 50), 1600, 5, 0.0, 1.0))
+    return Scene(index, "final", ids, tuple(found), "video", index)
+
+
+def test_only_what_lasts_and_is_plain_or_moves_becomes_a_label_and_the_rest_is_open() -> None:
+    still = np.zeros((2, SIZE[0] // 4, SIZE[1] // 4), np.float32)
+    # 1 is plain, 2 is neither plain nor moving, 3 comes for one frame only, 4 scores too low.
+    scenes = [_scene(t, (1, 0.9), (2, 0.5), (30 + t, 0.9), (4, 0.3)) for t in range(9)]
+    watched = [labels.Watched(_percepts(still), {OURS: scene}) for scene in scenes]
+    assert [item.id for item in labels.believed(watched, 4, OURS)] == [1]
+    moving = still.copy()
+    moving[0, 3:12, 18:27] = 0.5
+    watched[4] = labels.Watched(_percepts(moving), {OURS: scenes[4]})
+    chosen = labels.believed(watched, 4, OURS)
+    assert [item.id for item in chosen] == [1, 2]
+    ids = labels.scene_labels(scenes[4], chosen, np.zeros(SIZE, bool))
+    assert ids[30, 30] == 1
+    assert ids[30, 90] == 2
+    assert ids[30, 150] == ids[30, 210] == IGNORED_ID
+    assert ids[100, 100] == 0
 
 
 def test_every_engine_settles_every_frame_of_a_video(world: World, model: Path) -> None:
