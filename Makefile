@@ -36,6 +36,12 @@ bench: $(VENV)/.test  ## every number of the README, as JSON under $(BENCH)
 	$(BIN)/python -m benchmarks.slow_subscriber --json $(BENCH)/slow_subscriber.json
 	$(BIN)/python -m benchmarks.hot_swap --swaps 100 --json $(BENCH)/hot_swap.json
 	$(BIN)/python -m benchmarks.soak --json $(BENCH)/soak.json
+	$(BIN)/python -m benchmarks.soak --cameras 1 --fault-every 0 --frames 900 --json $(BENCH)/soak_one.json
+	$(BIN)/python -m benchmarks.soak --cameras 4 --fault-every 0 --frames 900 --json $(BENCH)/soak_four.json
+	$(BIN)/python -m benchmarks.preview_cost --json $(BENCH)/preview_cost.json
+	$(BIN)/python -m benchmarks.latency --backends all --devices all --json $(BENCH)/backends.json
+	$(BIN)/python -m benchmarks.sampling --json $(BENCH)/sampling.json
+	$(BIN)/python -m benchmarks.unseen --json $(BENCH)/unseen.json --work $(BENCH)/unseen --data $(SHARED)
 	$(BIN)/python -m benchmarks.quality --data $(SHARED) --json $(BENCH)/quality.json --ablations \
 		--overlays $(BENCH)/overlays --contact-sheet $(BENCH)/worst.jpg
 	$(BIN)/python -m benchmarks.adaptation --data $(SHARED) --json $(BENCH)/adaptation.json
