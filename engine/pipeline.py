@@ -18,7 +18,7 @@ from engine.compose import boxes_and_areas, render_labels
 from engine.config import EngineConfig
 from engine.evidence import Evidence
 from engine.frame import Frame
-from engine.identity import IdAllocator, IdentityBook, Track
+from engine.identity import IdAllocator, IdentityBook
 from engine.perceive.flow_network import FlowNetwork
 from engine.perceive.network import Network
 from engine.perceive.perceiver import Perceiver
@@ -28,6 +28,7 @@ from engine.propose.candidates import propose
 from engine.scene import CommitInfo, Object, Scene
 from engine.seeds.stage import Seeds
 from engine.select.selection import Commit, Selection
+from engine.track import Track
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """What is compared of each chosen mask when identities are assigned, and with what."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,9 +8,7 @@ from engine.appearance import looks_of
 from engine.percepts import Percepts
 from engine.seeds.similarity import similarity, squared_distances
 from engine.select.compiled import compiled
-
-if TYPE_CHECKING:
-    from engine.identity import Track
+from engine.track import Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,7 @@ def sightings_of(percepts: Percepts, members: tuple[int, ...]) -> list[Sighting]
     ]
 
 
-def embedding_similarities(sightings: list[Sighting], tracks: list["Track"]) -> np.ndarray:
+def embedding_similarities(sightings: list[Sighting], tracks: list[Track]) -> np.ndarray:
     """float64 [members, tracks]: R of Eq. 1 of Seeds for each pair; nan where either has no embedding."""
     out = np.full((len(sightings), len(tracks)), np.nan)
     rows = [i for i, sighting in enumerate(sightings) if sighting.embedding is not None]
@@ -72,7 +69,7 @@ def embedding_similarities(sightings: list[Sighting], tracks: list["Track"]) -> 
     return out
 
 
-def likeness_of(sightings: list[Sighting], tracks: list["Track"], wanted: list[int]) -> np.ndarray:
+def likeness_of(sightings: list[Sighting], tracks: list[Track], wanted: list[int]) -> np.ndarray:
     """float64 [members, tracks]: how much each mask looks like each wanted memory; nan where there is no look."""
     out = np.full((len(sightings), len(tracks)), np.nan)
     rows = [i for i, sighting in enumerate(sightings) if sighting.look is not None]

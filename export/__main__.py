@@ -12,13 +12,7 @@ from pathlib import Path
 from engine.errors import EngineError
 from export.calibrate import METHODS
 from export.convert import TARGETS, Options, export
-
-
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which frames to use."""
-    data = parser.add_mutually_exclusive_group()
-    data.add_argument("--data", type=Path, metavar="SHARDS", help="folder of shards (default: drawn shapes)")
-    data.add_argument("--clips", type=Path, metavar="DIR", help="folder of videos")
+from export.data_options import add_data_options
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -16,6 +16,7 @@ from engine.errors import StoreError
 from engine.perceive.backends.choose import BACKENDS
 from engine.perceive.backends.runner import PRECISIONS
 from export.convert import Options, open_either, parity_frames
+from export.data_options import add_data_options
 from export.parity import LIMITS, measure
 
 
@@ -32,8 +33,6 @@ def main(argv: list[str]) -> int:
     Raises:
         EngineError: a file, a backend or the data cannot be used.
     """
-    from export.__main__ import add_data_options
-
     parser = argparse.ArgumentParser(
         prog="python -m export check", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -25,6 +25,7 @@ from engine.perceive.contract import OUTPUTS
 from export.calibrate import METHODS, Histogram, histograms, tensor_ranges
 from export.checkpoint import load_checkpoint
 from export.convert import Options, calibration_frames, parity_frames
+from export.data_options import add_data_options
 from export.frames import NetworkInput
 from export.graph import write_graph
 from export.parity import Comparison, Parity
@@ -128,8 +129,6 @@ def main(argv: list[str]) -> int:
     Raises:
         EngineError: the checkpoint, the data or the output cannot be used.
     """
-    from export.__main__ import add_data_options
-
     parser = argparse.ArgumentParser(
         prog="python -m export sensitivity", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

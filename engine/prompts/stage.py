@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.errors import UsageError
-from engine.identity import Track
 from engine.percepts import Percepts
 from engine.prompts.affinity import frame_features
 from engine.prompts.config import PromptsConfig
 from engine.prompts.pointing import labels_of_box, labels_of_mask, labels_of_point
 from engine.prompts.prompt import Prompt, Sight
+from engine.track import Track
 
 _LOWEST_SCORE, _SCORE_RANGE = 0.9, 0.09
 """Score of a prompted mask: at 0.9 it is worth taking even where the background map is sure of background."""
