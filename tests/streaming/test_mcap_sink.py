@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +47,6 @@ def decoded(path: Path) -> list[tuple[str, Any, Any]]:
     with path.open("rb") as stream:
         reader = make_reader(stream, validate_crcs=True, decoder_factories=[DecoderFactory()])
         return [(found.channel.topic, found.message, found.decoded_message) for found in reader.iter_decoded_messages()]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except OSError:
-        mounted = False
-    if not mounted:
-        pytest.skip("may not mount a small file system here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_foreign_readers_get_pictures_labels_and_detections(tmp_path: Path) -> None:

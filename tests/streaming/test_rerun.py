@@ -4,7 +4,6 @@ import importlib.machinery
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,21 +22,6 @@ SIZE = (48, 64)
 def frame(index: int) -> Frame:
     image = np.random.default_rng(index).integers(0, 255, (*SIZE, 3), np.uint8)
     return Frame(image, index, time.time_ns(), "cam")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except OSError:
-        mounted = False
-    if not mounted:
-        pytest.skip("may not mount a small file system here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_without_the_library_it_says_how_to_get_it(
