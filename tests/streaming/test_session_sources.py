@@ -187,6 +187,8 @@ def test_sources_come_and_go(start: Callable[..., Running]) -> None:
         running.session.add_source("c=absent.mp4")
     running.session.remove_source("b")
     assert [status.name for status in running.session.sources()] == ["a"]
+    newest = running.collector.of("b", "provisional")[-1].frame_index
+    running.wait(lambda: running.collector.of("b")[-1].frame_index >= newest)  # the sink has a thread of its own
     first = running.collector.of("b")
     assert first[-1].frame_index == running.collector.of("b", "provisional")[-1].frame_index
     ids = {item.id for scene in first for item in scene.objects}
