@@ -12,7 +12,8 @@ from pathlib import Path
 from engine.errors import EngineError
 from export.calibrate import METHODS
 from export.convert import TARGETS, Options, export
-from export.data_options import add_data_options
+from export.data_options import add_data_options, size_option
+from learning.synthesis.sample import SIZE
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True)
     add_data_options(parser)
     parser.add_argument("--name", default="compact", help="name the engine reports")
+    parser.add_argument("--size", type=size_option, default=SIZE, metavar="HxW", help="of the image (256x448)")
     parser.add_argument("--half", action="store_true", help="float16, for GPUs (onnx, tensorrt)")
     parser.add_argument("--any-batch", action="store_true", help="a free batch, for several cameras (onnx)")
     parser.add_argument("--calibration", choices=METHODS, default="percentile", help="INT8 ranges")
@@ -49,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         args = build_parser().parse_args(arguments)
         options = Options(
             name=args.name,
+            size=args.size,
             data=args.data,
             clips=args.clips,
             parity_frames=args.frames,

@@ -12,9 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from engine.errors import StoreError
+from engine.errors import StoreError, UsageError
 from engine.perceive.backends.choose import BACKENDS
-from engine.perceive.backends.runner import PRECISIONS
+from engine.perceive.backends.runner import PRECISIONS, Runner
 from export.convert import Options, open_either, parity_frames
 from export.data_options import add_data_options
 from export.parity import LIMITS, measure
@@ -25,6 +25,12 @@ def limits_for(paths: list[Path]) -> str:
     marks = {".onnx": b"QuantizeLinear", ".xml": b"FakeQuantize"}
     quantised = any(marks[p.suffix] in p.read_bytes() for p in paths if p.suffix in marks and p.is_file())
     return "int8" if quantised else "onnx"
+
+
+def _size(runner: Runner) -> tuple[int, int]:
+    """(h, w) of the image input."""
+    height, width = runner.inputs["image"][2:]
+    return int(height), int(width)
 
 
 def main(argv: list[str]) -> int:
@@ -46,10 +52,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", type=Path)
     add_data_options(parser)
     args = parser.parse_args(argv)
-    reference = open_either(args.a, args.backend_a, precision=args.precision_a)
     candidate = open_either(args.b, args.backend_b, precision=args.precision_b)
+    size = _size(candidate)
+    # A checkpoint has no size of its own: it is run at that of the file it is compared with.
+    reference = open_either(args.a, args.backend_a, precision=args.precision_a, size=size)
+    if _size(reference) != size:
+        raise UsageError(f"{args.a} takes images of {_size(reference)}, {args.b} of {size}: they must agree")
     kind = args.limits or limits_for([args.a, args.b])
-    frames = parity_frames(Options(data=args.data, clips=args.clips, parity_frames=args.frames))
+    frames = parity_frames(Options(data=args.data, clips=args.clips, parity_frames=args.frames, size=size))
     parity = measure(reference, candidate, frames)
     rows = parity.rows(LIMITS[kind])
     table = Table("quantity", "measured", f"limit ({kind})", "holds")

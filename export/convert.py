@@ -17,6 +17,7 @@ from export.parity import LIMITS, Limits, Parity, check, measure
 from export.quantise import quantise
 from export.runners import TorchRunner
 from export.tensorrt import compile_tensorrt
+from learning.synthesis.sample import SIZE
 
 TARGETS = ("onnx", "int8", "openvino", "tensorrt")
 _SUFFIXES = {"openvino": ".xml", "tensorrt": ".pt2"}
@@ -29,6 +30,7 @@ class Options:
 
     Attributes:
         name: name the engine reports.
+        size: (h, w) of the image input, multiples of 32; smaller than in training is faster and sees less.
         data: folder of shards; calibration reads train_*, the parity check held_*.
         clips: folder of videos instead. With neither, drawn shapes are used.
         calibration_frames, parity_frames: how many of each.
@@ -40,6 +42,7 @@ class Options:
     """
 
     name: str = "compact"
+    size: tuple[int, int] = SIZE
     data: Path | None = None
     clips: Path | None = None
     calibration_frames: int = 200
@@ -78,7 +81,7 @@ def export(checkpoint_path: Path, target: str, out: Path, options: Options | Non
                 made = _write_openvino(made, scratch / out.name)
         backend, device, _ = choose(made.suffix, "auto", "cuda" if target == "tensorrt" else "cpu")
         candidate = open_runner(Request(ModelFile.read(made), device), backend)
-        parity = measure(TorchRunner(checkpoint), candidate, parity_frames(options))
+        parity = measure(TorchRunner(checkpoint, size=options.size), candidate, parity_frames(options))
         check(parity, limits, target)
         del candidate  # OpenVINO maps its file until then
         _place(made, out)
@@ -88,30 +91,35 @@ def export(checkpoint_path: Path, target: str, out: Path, options: Options | Non
 def parity_frames(options: Options) -> list[NetworkInput]:
     """The frames two models are compared on: none of those that calibrate."""
     if options.data is not None:
-        return shard_frames(options.data, "held", options.parity_frames, _PARITY_SEED)
+        return shard_frames(options.data, "held", options.parity_frames, _PARITY_SEED, options.size)
     if options.clips is not None:
-        return clip_frames(options.clips, options.parity_frames, _PARITY_SEED)
-    return list(drawn_frames(options.parity_frames, _PARITY_SEED))
+        return clip_frames(options.clips, options.parity_frames, _PARITY_SEED, options.size)
+    return list(drawn_frames(options.parity_frames, _PARITY_SEED, options.size))
 
 
 def calibration_frames(options: Options) -> list[NetworkInput]:
     """The frames INT8 ranges are taken from; one in four or so without motion."""
     if options.data is not None:
-        return shard_frames(options.data, "train", options.calibration_frames, _CALIBRATION_SEED)
+        return shard_frames(options.data, "train", options.calibration_frames, _CALIBRATION_SEED, options.size)
     if options.clips is not None:
-        return clip_frames(options.clips, options.calibration_frames, _CALIBRATION_SEED)
-    return list(drawn_frames(options.calibration_frames, _CALIBRATION_SEED))
+        return clip_frames(options.clips, options.calibration_frames, _CALIBRATION_SEED, options.size)
+    return list(drawn_frames(options.calibration_frames, _CALIBRATION_SEED, options.size))
 
 
-def open_either(path: Path, backend: str = "auto", device: str = "auto", precision: str = "f32") -> Runner:
+def open_either(
+    path: Path, backend: str = "auto", device: str = "auto", precision: str = "f32", size: tuple[int, int] = SIZE
+) -> Runner:
     """A runner of a checkpoint or of an exported file, by the rules of the engine's `--backend`.
+
+    Args:
+        size: (h, w) a checkpoint is run at on the processor; a file has its own.
 
     Raises:
         ModelError: the file or the backend cannot be used.
     """
     chosen, chosen_device, _ = choose(path.suffix, backend, device)
     if chosen == "torch" and chosen_device == "cpu" and precision == "f32":
-        return TorchRunner(load_checkpoint(path))
+        return TorchRunner(load_checkpoint(path), size=size)
     return open_runner(Request(ModelFile.read(path), chosen_device, precision=precision), chosen)
 
 
@@ -124,6 +132,10 @@ def _refuse_nonsense(target: str, out: Path, options: Options) -> None:
         raise UsageError(f"--any-batch with --to {target}: only onnx can leave the batch free; leave it out")
     if options.keep and target not in ("int8", "openvino"):
         raise UsageError(f"--keep with --to {target}: nothing is quantised there; leave it out")
+    if options.size != SIZE and target == "tensorrt":
+        raise UsageError(f"--size with --to tensorrt: it compiles {SIZE[0]}x{SIZE[1]} only; leave it out")
+    if any(side < 64 or side % 32 for side in options.size):
+        raise UsageError(f"--size {options.size[0]}x{options.size[1]}: both must be multiples of 32, at least 64")
     suffix = _SUFFIXES.get(target, ".onnx")
     if out.suffix != suffix:
         raise UsageError(f"--out {out}: --to {target} writes {suffix} files; give a name that ends so")
@@ -141,13 +153,13 @@ def _limits(target: str, options: Options) -> Limits:
 
 def _write_onnx(checkpoint: Checkpoint, target: str, scratch: Path, options: Options) -> Path:
     path = scratch / "float.onnx"
-    write_graph(checkpoint, path, half=options.half, any_batch=options.any_batch)
+    write_graph(checkpoint, path, size=options.size, half=options.half, any_batch=options.any_batch)
     if target in ("int8", "openvino"):
         quantised = scratch / "int8.onnx"
         quantise(path, quantised, calibration_frames(options), options.calibration, options.keep)
         path = quantised
     model = onnx.load(path)
-    set_metadata(model, contract_metadata(checkpoint, options.name))
+    set_metadata(model, contract_metadata(checkpoint, options.name, options.size))
     onnx.checker.check_model(model)
     final = scratch / "final.onnx"
     onnx.save(model, final)

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from engine.perceive.contract import OUTPUTS
-from engine.perceive.motion import FEATURE_CHANNELS, FEATURE_SIZE, MOTION_DEFINITION
+from engine.perceive.motion import FEATURE_CHANNELS, MOTION_DEFINITION
 from export.checkpoint import Checkpoint
+from export.frames import motion_size
+from export.siblings import merge_siblings
 from learning.batches import MEAN, STD
 from learning.networks.compact import MASK_STRIDE
 from learning.synthesis.sample import SIZE
@@ -22,7 +24,7 @@ INPUTS = ("image", "motion")
 _OPSET = 18
 
 
-def contract_metadata(checkpoint: Checkpoint, name: str) -> dict[str, str]:
+def contract_metadata(checkpoint: Checkpoint, name: str, size: tuple[int, int] = SIZE) -> dict[str, str]:
     """The `metadata_props` every model carries; all values are strings."""
     normalisation = {"mean": list(MEAN), "std": list(STD), "scale": 1 / 255, "channels": "RGB"}
     return {
@@ -31,7 +33,7 @@ def contract_metadata(checkpoint: Checkpoint, name: str) -> dict[str, str]:
         "normalisation": json.dumps(normalisation),
         "motion": MOTION_DEFINITION,
         "stride": str(MASK_STRIDE),
-        "size": f"{SIZE[0]}x{SIZE[1]}",
+        "size": f"{size[0]}x{size[1]}",
         "training": checkpoint.summary,
         "revision": _revision(),
     }
@@ -73,16 +75,19 @@ class Half(nn.Module):
         return tuple(self.network(image.half(), motion.half()))
 
 
-def write_graph(checkpoint: Checkpoint, path: Path, *, half: bool = False, any_batch: bool = False) -> None:
-    """Export the network by torch's graph-capturing exporter.
+def write_graph(
+    checkpoint: Checkpoint, path: Path, *, size: tuple[int, int] = SIZE, half: bool = False, any_batch: bool = False
+) -> None:
+    """Export the network by torch's graph-capturing exporter; heads that read the same features become one.
 
     Args:
+        size: (h, w) of the image input, multiples of 32; the network is convolutional and takes any.
         half: float16 weights and arithmetic, for GPUs.
         any_batch: leave the batch free, for several cameras at once; otherwise every shape is fixed.
     """
     count = 2 if any_batch else 1  # the exporter takes a batch of one for a constant
-    image = torch.zeros(count, 3, *SIZE)
-    motion = torch.zeros(count, FEATURE_CHANNELS, *FEATURE_SIZE)
+    image = torch.zeros(count, 3, *size)
+    motion = torch.zeros(count, FEATURE_CHANNELS, *motion_size(size))
     batch = {0: torch.export.Dim("batch", min=1, max=64)}
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
@@ -106,3 +111,6 @@ def write_graph(checkpoint: Checkpoint, path: Path, *, half: bool = False, any_b
             )
     finally:
         exporter_log.setLevel(level)
+    model = onnx.load(path)
+    merge_siblings(model)
+    onnx.save(model, path)

@@ -15,8 +15,12 @@ from engine.errors import UsageError
 from export.calibrate import histograms, tensor_ranges
 from export.frames import NetworkInput
 
-_QUANTISED = ["Conv", "Concat", "MaxPool", "Resize"]
-"""Sums, and all that follows the convolutions (peaks, masks, scores), stay in fp32."""
+_QUANTISED = ["Conv", "Relu", "Concat", "MaxPool", "Resize"]
+"""Sums, and all that follows the convolutions (peaks, masks, scores), stay in fp32.
+
+With its rectifier among them, a convolution is rounded once, behind it: the rectifier is what the range clips. Rounded
+in front of it too, half the levels would go to values that are thrown away, and what follows would not run in INT8.
+"""
 
 
 def output_convolutions(model: onnx.ModelProto) -> list[str]:
@@ -53,6 +57,12 @@ def quantisable(model: onnx.ModelProto) -> list[str]:
     """Names of the nodes that go to INT8 unless told otherwise, in the order of the graph."""
     tail = set(output_convolutions(model)) | _after_convolutions(model) | stem(model)
     return [n.name for n in model.graph.node if n.op_type in _QUANTISED and n.name and n.name not in tail]
+
+
+def layers(model: onnx.ModelProto) -> list[str]:
+    """The quantisable nodes that stand for a layer each: a rectifier goes with what is before it."""
+    rectifiers = {n.name for n in model.graph.node if n.op_type == "Relu"}
+    return [name for name in quantisable(model) if name not in rectifiers]
 
 
 def activations(model: onnx.ModelProto) -> list[str]:

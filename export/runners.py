@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from engine.errors import ModelError
 from engine.perceive.backends.runner import Request, Shape, only_precision
 from engine.perceive.contract import OUTPUTS
-from engine.perceive.motion import FEATURE_CHANNELS, FEATURE_SIZE
+from engine.perceive.motion import FEATURE_CHANNELS
 from export.checkpoint import Checkpoint, load_checkpoint
+from export.frames import motion_size
 from export.graph import contract_metadata
 from learning.networks.compact import MASK_STRIDE, Compact, Maps
 from learning.synthesis.sample import SIZE
@@ -30,25 +31,28 @@ class TorchRunner:
         checkpoint: the network, left as it is.
         device: "cpu" or "cuda".
         precision: "f32", "f16" or "bf16" of the convolutions; masks are read out in float32 in any case.
+        size: (h, w) of the image input.
     """
 
     name = "torch"
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", precision: str = "f32") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: str = "cpu", precision: str = "f32", size: tuple[int, int] = SIZE
+    ) -> None:
         config = checkpoint.network.config
         self.device = device
         self.inputs: dict[str, Shape] = {
-            "image": (1, 3, *SIZE),
-            "motion": (1, FEATURE_CHANNELS, *FEATURE_SIZE),
+            "image": (1, 3, *size),
+            "motion": (1, FEATURE_CHANNELS, *motion_size(size)),
         }
-        grid = (SIZE[0] // MASK_STRIDE, SIZE[1] // MASK_STRIDE)
+        grid = (size[0] // MASK_STRIDE, size[1] // MASK_STRIDE)
         self.outputs: dict[str, Shape] = {
             "masks": (1, config.proposals, *grid),
             "scores": (1, config.proposals),
             "background": (1, 1, *grid),
             "embedding": (1, config.embedding, *grid),
         }
-        self.metadata = contract_metadata(checkpoint, "checkpoint")
+        self.metadata = contract_metadata(checkpoint, "checkpoint", size)
         network = copy.deepcopy(checkpoint.network).eval().to(device)
         if precision != "f32":
             _reduce(network, device, _DTYPES[precision])

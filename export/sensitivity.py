@@ -29,7 +29,7 @@ from export.data_options import add_data_options
 from export.frames import NetworkInput
 from export.graph import write_graph
 from export.parity import Comparison, Parity
-from export.quantise import activations, prepare, quantisable, write_quantised
+from export.quantise import activations, layers, prepare, write_quantised
 from export.runners import TorchRunner
 
 
@@ -115,7 +115,7 @@ def run_study(checkpoint_path: Path, options: Options, together: int = 4) -> lis
         reference = [network.run(frame.feeds(), OUTPUTS) for frame in frames]
         study = Study(model, found, reference, frames, Path(folder))
         trials = [study.trial(f"calibration {method}", method=method) for method in METHODS]
-        single = [study.trial(name, [name], options.calibration) for name in quantisable(model)]
+        single = [study.trial(name, [name], options.calibration) for name in layers(model)]
         single.sort(key=lambda trial: -trial.parity.mask_iou)
         for count in range(2, together + 1):
             keep = [name for trial in single[:count] for name in trial.keep]

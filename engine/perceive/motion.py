@@ -209,9 +209,14 @@ def network_features(motion: Motion | None, size: tuple[int, int]) -> np.ndarray
     """Motion input of the network, float32 [5, h, w] at `size` = (h, w); zeros when there is no motion."""
     if motion is None:
         return np.zeros((FEATURE_CHANNELS, *size), np.float32)
-    if motion.features.shape[1:] == size:
-        return motion.features
+    return fit_features(motion.features, size)
+
+
+def fit_features(features: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Features float32 [5, h', w'] at another size (h, w): their values are pixels of FLOW_SIZE and stay."""
+    if features.shape[1:] == size:
+        return features
     out = np.empty((FEATURE_CHANNELS, *size), np.float32)
     for channel in range(FEATURE_CHANNELS):
-        cv2.resize(motion.features[channel], size[::-1], dst=out[channel], interpolation=cv2.INTER_LINEAR)
+        cv2.resize(features[channel], size[::-1], dst=out[channel], interpolation=cv2.INTER_LINEAR)
     return out

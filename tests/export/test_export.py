@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -32,6 +33,7 @@ from export.quantise import (  # noqa: E402
 )
 from export.runners import TorchRunner, open_torch  # noqa: E402
 from export.sensitivity import Study  # noqa: E402
+from export.siblings import merge_siblings  # noqa: E402
 from learning.networks.compact import Compact, CompactConfig  # noqa: E402
 
 _ANYTHING = Limits(mask_iou=0.0, background_error=1.0, embedding_error=9.0, rank=-1.0, selection=0.0)
@@ -107,15 +109,80 @@ def test_int8_quantises_inner_convolutions_and_leaves_stem_and_heads(
     monkeypatch.setattr(convert, "write_graph", lambda _, path, **__: path.write_bytes(exported.read_bytes()))
     parity = export(checkpoint, "int8", out, Options(calibration_frames=4, parity_frames=4))
     assert parity.background_error < 0.1
-    assert len(output_convolutions(onnx.load(exported))) == 6
+    # The heads on the features at 1/4, and those on the features at 1/8.
+    assert len(output_convolutions(onnx.load(exported))) == 2
     producers = {o: n for n in onnx.load(out).graph.node for o in n.output}
     convolutions = [n for n in producers.values() if n.op_type == "Conv"]
     plain = [n for n in convolutions if producers.get(n.input[1], n).op_type != "DequantizeLinear"]
-    # The six that end in an output, the two of the image before it meets the motion, and the motion's one.
-    assert len(plain) == 9
+    # The two that end in an output, the two of the image before it meets the motion, and the motion's one.
+    assert len(plain) == 5
     assert {n.input[0] for n in plain} >= {"image", "motion"}
     assert len(convolutions) > 20
     assert {p.key for p in onnx.load(out).metadata_props} >= {"contract", "normalisation", "motion"}
+    # What is rounded behind a rectifier is not rounded in front of it as well: the range does the rectifying.
+    rectifiers = [n for n in producers.values() if n.op_type == "Relu"]
+    assert {producers[n.input[0]].op_type for n in rectifiers} <= {"Conv", "Add"}
+    assert all(producers[n.input[0]] in plain for n in rectifiers if producers[n.input[0]].op_type == "Conv")
+
+
+def test_convolutions_of_one_tensor_become_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    shapes = {"a": (3, 2, 3, 3), "b": (5, 2, 3, 3), "wide": (2, 2, 5, 5), "other": (3, 2, 3, 3)}
+    constants = {f"{name}_w": rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    constants["b_b"] = rng.normal(size=5).astype(np.float32)
+    nodes = [
+        onnx.helper.make_node("Relu", ["x"], ["y"], "relu"),
+        onnx.helper.make_node("Conv", ["y", "a_w"], ["a"], "a", pads=[1, 1, 1, 1]),
+        onnx.helper.make_node("Conv", ["y", "b_w", "b_b"], ["b"], "b", pads=[1, 1, 1, 1]),
+        onnx.helper.make_node("Conv", ["y", "wide_w"], ["wide"], "wide", pads=[2, 2, 2, 2]),
+        onnx.helper.make_node("Conv", ["x", "other_w"], ["other"], "other", pads=[1, 1, 1, 1]),
+    ]
+    inputs = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 2, 8, 9])]
+    outputs = [
+        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1, s[0], 8, 9]) for n, s in shapes.items()
+    ]
+    initial = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = onnx.helper.make_graph(nodes, "heads", inputs, outputs, initial)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    feed = {"x": rng.normal(size=(1, 2, 8, 9)).astype(np.float32)}
+    before = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feed)
+    assert merge_siblings(model) == 1
+    onnx.checker.check_model(model)
+    assert [n.op_type for n in model.graph.node].count("Conv") == 3
+    after = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feed)
+    for expected, found in zip(before, after, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_smaller_export_is_the_same_network_at_that_size(
+    checkpoint: Path, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "small.onnx"
+    arguments = [str(checkpoint), "--to", "onnx", "--size", "96x160", "--frames", "3", "--out", str(out)]
+    assert command.main(arguments) == 0
+    network = Network(out)
+    assert (network.size, network.motion_size, network.grid) == ((96, 160), (48, 80), (24, 40))
+    assert {p.key: p.value for p in onnx.load(out).metadata_props}["size"] == "96x160"
+    features = np.random.default_rng(1).normal(size=(5, 48, 80)).astype(np.float32)
+    assert network.run(np.full((96, 160, 3), 90, np.uint8), features).masks.shape == (32, 24, 40)
+    # A checkpoint has no size of its own; two files must agree.
+    assert command.main(["check", str(checkpoint), str(out), "--frames", "3"]) == 0
+    assert command.main(["check", str(exported), str(out), "--frames", "3"]) == 2
+    assert "must agree" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["100x160", "32x160", "96"])
+def test_a_size_the_network_cannot_have_is_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str
+) -> None:
+    arguments = [str(checkpoint), "--to", "onnx", "--size", size, "--out", str(tmp_path / "m.onnx")]
+    try:
+        code = command.main(arguments)
+    except SystemExit as left:
+        code = left.code
+    assert code == 2
+    assert size in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_kept_nodes_stay_in_fp32_and_others_are_refused(exported: Path, tmp_path: Path) -> None:

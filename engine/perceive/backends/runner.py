@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -23,10 +23,12 @@ class ModelFile:
     Attributes:
         path: the file.
         hash: 12 hexadecimal digits of the SHA-256 of its content (of both files of an OpenVINO model).
+        content: of `path`, the bytes that were hashed: what is loaded is what was identified.
     """
 
     path: Path
     hash: str
+    content: bytes = field(default=b"", repr=False, compare=False)
 
     @classmethod
     def read(cls, path: Path) -> "ModelFile":
@@ -35,14 +37,15 @@ class ModelFile:
         Raises:
             ModelError: it cannot be read.
         """
-        digest = hashlib.sha256()
+        digest, contents = hashlib.sha256(), []
         files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
         for file in files:
             try:
-                digest.update(file.read_bytes())
+                contents.append(file.read_bytes())
             except OSError as error:
                 raise ModelError(f"model {file}: {error.strerror or error}") from None
-        return cls(path, digest.hexdigest()[:12])
+            digest.update(contents[-1])
+        return cls(path, digest.hexdigest()[:12], contents[0])
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Request:
         precision: arithmetic of layers that are not quantised: "f32", or "f16" or "bf16" where the backend has
             it and the loss is accepted.
         rebuild_engines: replace a compiled engine that was made for another machine or library version.
+        spin: threads that wait for the next operator of a pass may spin (onnxruntime on the processor).
     """
 
     model: ModelFile
@@ -63,6 +67,7 @@ class Request:
     threads: int = 2
     precision: str = "f32"
     rebuild_engines: bool = False
+    spin: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
