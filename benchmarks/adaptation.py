@@ -45,19 +45,32 @@ from streaming.sources import open_source
 PAPER_J = {"1": 77.5, "5": 76.4, "10": 75.9, "20": 75.0, "40": 73.6, "never": 70.5}
 """Mean J in per cent on DAVIS train by frames between refreshes, as the Seeds paper reports it for P_FG."""
 
-REFRESHES = {name: {"seeds.refresh_frames": 0 if name == "never" else int(name)} for name in PAPER_J}
-"""Settings of each row of part k; refresh 0 learns from the first final frame only."""
-
 _SWITCHES = ("learn_memory", "correct_background", "grow", "propagate", "guard")
+_ALL_ON: dict[str, Any] = {f"seeds.{name}": True for name in _SWITCHES}
 COUPLINGS: dict[str, dict[str, Any]] = {
-    "all on": {},
-    **{f"{name} off": {f"seeds.{name}": False} for name in _SWITCHES},
+    "all on": _ALL_ON,
+    **{f"{name} off": {**_ALL_ON, f"seeds.{name}": False} for name in _SWITCHES},
+    "default": {},
     "all off": {"seeds.enabled": False},
 }
 """Settings of each row of part couplings."""
 
+_FOREVER = 1_000_000
+REFRESHES = {
+    name: {
+        **_ALL_ON,
+        "seeds.refresh_frames": 0 if name == "never" else int(name),
+        # Seeds in every frame, or every second k would mean another one; and nothing learned may expire, or the
+        # rows that seldom learn would not be scored where they are worst.
+        "seeds.look_frames": 1,
+        "seeds.active_frames": _FOREVER,
+    }
+    for name in PAPER_J
+}
+"""Settings of each row of part k, all couplings on; refresh 0 learns from the first final frame only."""
+
 PARTS = {"k": REFRESHES, "couplings": COUPLINGS}
-MEASURES = ("J_fg", "J_best_id", "J_P_FG", "P_FG_frames")
+MEASURES = ("J_fg", "J_best_id", "J_P_FG", "J_map", "J_network", "P_FG_frames")
 _DEMO_FRAMES = 90
 
 
@@ -88,12 +101,13 @@ class ObservedSeeds(Seeds):
 
 
 class ShotScore:
-    """J_fg, J_best_id and J_P_FG of one video.
+    """J of a video: of the engine's output, and of what the seeds believe before the selection.
 
     J_fg: mean overlap of the foreground output with the merged annotation. J_best_id: per annotated object the
     mean overlap of the one published id that fits it best over the whole video, then the mean over objects.
-    J_P_FG: mean overlap of P_FG by the memories, cut at one half, with the merged annotation, over the frames
-    that have it; P_FG_frames is their share. Seeds that are off have none.
+    The other maps are cut at one half, over the frames that have P_FG; P_FG_frames is their share, and seeds that
+    are off have none. J_P_FG: foreground by the memories alone. J_map: 1 - background map, corrected by the
+    memories, as the selection gets it. J_network: the same map as the network left it.
 
     Args:
         shot: the video.
@@ -103,16 +117,18 @@ class ShotScore:
         self._shot = shot
         self._foreground = SequenceScore()
         self._instances = InstanceScore()
-        self._beliefs: list[float] = []
+        self._beliefs: dict[str, list[float]] = {"J_P_FG": [], "J_map": [], "J_network": []}
         self.scored = range(1, len(shot.frames) - 1)
 
-    def advised(self, index: int, seeds: SeedFrame) -> None:
-        """What the seeds said of a frame before its selection."""
+    def advised(self, index: int, seeds: SeedFrame, background: np.ndarray) -> None:
+        """What the seeds said of a frame before its selection, and what float32 [h, w] the network had said."""
         if index not in self.scored or seeds.foreground is None:
             return
         truth = self._shot.truths[index]
-        belief = cv2.resize(seeds.foreground, truth.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
-        self._beliefs.append(iou(truth > 0, belief))
+        maps = (seeds.foreground, 1.0 - seeds.percepts.background, 1.0 - background)
+        for values, seen in zip(self._beliefs.values(), maps, strict=True):
+            belief = cv2.resize(seen, truth.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+            values.append(iou(truth > 0, belief))
 
     def decided(self, scene: Scene) -> None:
         """A scene; only final ones count."""
@@ -124,13 +140,13 @@ class ShotScore:
         self._instances.add(truth, np.empty((0, *truth.shape), bool), ids)
 
     def figures(self) -> dict[str, Any]:
-        """Frames scored and every measure; J_P_FG is None when no frame had P_FG."""
+        """Frames scored and every measure; those of maps are None when no frame had P_FG."""
         return {
             "frames": len(self._foreground.frames),
             "J_fg": round(self._foreground.j_fg, 4),
             "J_best_id": round(self._instances.means()["best_id"], 4),
-            "J_P_FG": round(float(np.mean(self._beliefs)), 4) if self._beliefs else None,
-            "P_FG_frames": round(len(self._beliefs) / max(1, len(self.scored)), 4),
+            **{name: round(float(np.mean(js)), 4) if js else None for name, js in self._beliefs.items()},
+            "P_FG_frames": round(len(self._beliefs["J_P_FG"]) / max(1, len(self.scored)), 4),
         }
 
 
@@ -147,7 +163,7 @@ def replay(shot: Shot, percepts: list[Percepts], config: EngineConfig, network: 
     score = ShotScore(shot)
     for frame, seen in zip(shot.frames, percepts, strict=True):
         scenes = pipeline.decide(frame, seen)
-        score.advised(frame.index, seeds.latest)
+        score.advised(frame.index, seeds.latest, seen.background)
         for scene in scenes:
             score.decided(scene)
     for scene in pipeline.flush():
@@ -201,7 +217,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Every variant asked for on every video, as the report's content."""
     base = engine_config(options.set)
     network = Network(resolve_model(options.model), threads=base.perceive.threads)
-    # k = 1 and "all on" are one engine: what is configured alike runs once.
+    # What is configured alike runs once.
     rows = {
         part: {name: configuration.apply(base, PARTS[part][name]) for name in PARTS[part]} for part in options.parts
     }

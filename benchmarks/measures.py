@@ -117,7 +117,9 @@ class SequenceScore:
         if valid is not None:
             truth, foreground, ids = truth & valid, foreground & valid, np.where(valid, ids, 0)
         hit, n_truth, n_output = (int(np.count_nonzero(m)) for m in (truth & foreground, truth, foreground))
-        overlaps = {int(v): iou(truth, ids == v) for v in np.unique(ids) if v}
+        areas = np.bincount(ids.ravel())
+        hits = np.bincount(ids[truth], minlength=len(areas))
+        overlaps = {int(v): hits[v] / (areas[v] + n_truth - hits[v]) for v in np.flatnonzero(areas) if v}
         for value, overlap in overlaps.items():
             self._by_id[value] += overlap
         union = n_truth + n_output - hit
@@ -167,10 +169,14 @@ class InstanceScore:
 
     def add(self, truth: np.ndarray, candidates: np.ndarray, ids: np.ndarray) -> None:
         """One frame: integer [H, W] instances, bool [N, H, W] candidates, integer [H, W] published ids."""
-        instances, published = ([int(v) for v in np.unique(m) if v] for m in (truth, ids))
+        instances = [int(v) for v in np.unique(truth) if v]
         masks = np.stack([truth == v for v in instances]) if instances else np.empty((0, *truth.shape), bool)
-        chosen = np.stack([ids == v for v in published]) if published else np.empty((0, *truth.shape), bool)
-        by_candidate, by_id = pairwise_iou(masks, candidates), pairwise_iou(masks, chosen)
+        areas = np.bincount(ids.ravel())
+        published = [int(v) for v in np.flatnonzero(areas) if v]
+        by_candidate = pairwise_iou(masks, candidates)
+        hits = np.array([np.bincount(ids[mask], minlength=len(areas))[published] for mask in masks])
+        sizes = masks.reshape(len(masks), -1).sum(axis=1)
+        by_id = hits / (sizes[:, None] + areas[published][None] - hits) if instances else np.empty((0, len(published)))
         for row, instance in enumerate(instances):
             self._frames[instance] += 1
             self._candidate[instance] += by_candidate[row].max(initial=0.0)

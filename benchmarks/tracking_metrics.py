@@ -63,14 +63,26 @@ class Reentries:
 
 def compare(truth: np.ndarray, ids: np.ndarray, min_area: int = 64) -> Shown:
     """Overlaps of two id maps of one size, 0 being background; true slivers below `min_area` are not asked for."""
-    rows, row_of = np.unique(truth, return_inverse=True)
-    columns, column_of = np.unique(ids, return_inverse=True)
-    joint = np.bincount(row_of.ravel() * len(columns) + column_of.ravel(), minlength=len(rows) * len(columns))
+    (rows, row_of), (columns, column_of) = _numbered(truth), _numbered(ids)
+    joint = np.bincount(row_of * len(columns) + column_of, minlength=len(rows) * len(columns))
     joint = joint.reshape(len(rows), len(columns))
     area_t, area_p = joint.sum(axis=1), joint.sum(axis=0)
     iou = joint / np.maximum(area_t[:, None] + area_p[None] - joint, 1)
     wanted, published = (rows > 0) & (area_t >= min_area), columns > 0
     return Shown(rows[wanted], columns[published], iou[wanted][:, published], area_t[wanted])
+
+
+def _numbered(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct values, ascending, and the place of every pixel's value among them, flat."""
+    flat = values.ravel()
+    if flat.max(initial=0) > 0xFFFF:
+        distinct, place = np.unique(flat, return_inverse=True)
+        return distinct, place
+    # Ids are small numbers: counting them takes a tenth of the time that sorting takes.
+    distinct = np.flatnonzero(np.bincount(flat))
+    place_of = np.zeros(int(distinct.max(initial=0)) + 1, np.int64)
+    place_of[distinct] = np.arange(len(distinct))
+    return distinct, place_of[flat]
 
 
 @dataclass

@@ -76,7 +76,11 @@ def uncertainty(score: float, evidence: float, stability: float) -> float:
 
 
 def look_list(
-    objects: Sequence[Object], percepts: Percepts, members: Sequence[int], frame_size: tuple[int, int]
+    objects: Sequence[Object],
+    percepts: Percepts,
+    members: Sequence[int],
+    frame_size: tuple[int, int],
+    regions: Sequence[Look] | None = None,
 ) -> tuple[Look, ...]:
     """What deserves another look, the most first, `MOST_LOOKS` at most.
 
@@ -88,8 +92,9 @@ def look_list(
         percepts: what the frame's masks and background are taken from.
         members: the selected candidates.
         frame_size: (H, W), the unit of the boxes.
+        regions: what `unexplained` found, where that is known already.
     """
-    looks = _unexplained(percepts, members, frame_size)
+    looks = list(unexplained(percepts, members, frame_size) if regions is None else regions)
     for item in objects:
         unsure = item.uncertainty * item.foreground
         reason = "novel" if item.novelty >= unsure else "uncertain"
@@ -98,8 +103,12 @@ def look_list(
     return tuple(sorted(looks, key=lambda look: -look.priority)[:MOST_LOOKS])
 
 
-def _unexplained(percepts: Percepts, members: Sequence[int], frame_size: tuple[int, int]) -> list[Look]:
-    """Connected foreground that no selected mask covers; borders of selected masks do not count."""
+def unexplained(percepts: Percepts, members: Sequence[int], frame_size: tuple[int, int]) -> list[Look]:
+    """Connected foreground that no selected mask covers; borders of selected masks do not count.
+
+    Args:
+        percepts, members, frame_size: as of `look_list`.
+    """
     open_ = (percepts.background < 0.5).astype(np.uint8)
     if len(members):
         covered = np.asarray(percepts.masks[list(members)].any(axis=0), np.uint8)

@@ -1,12 +1,71 @@
 """Chosen masks of the working grid become a label map without overlap at frame size."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numba
 import numpy as np
 
+from engine.attention import stabilities, unexplained
 from engine.percepts import Percepts
+from engine.scene import Look
 from engine.select.render import paint_order
+
+Extent = tuple[tuple[int, int, int, int], int]
+"""Half-open box (x0, y0, x1, y1) and area of one object, frame pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """All of a scene that depends on the chosen masks alone, not on what they are called.
+
+    Attributes:
+        labels: uint16 [H, W].
+        values: pixel value of each member in `labels`.
+        extents: of the members that own a pixel, by value.
+        stabilities: of each member's mask, float64 [N].
+        regions: foreground that no member covers.
+    """
+
+    labels: np.ndarray
+    values: tuple[int, ...]
+    extents: dict[int, Extent]
+    stabilities: np.ndarray
+    regions: tuple[Look, ...]
+
+    @classmethod
+    def of(
+        cls, percepts: Percepts, members: tuple[int, ...], values: Sequence[int], frame_size: tuple[int, int]
+    ) -> "Picture":
+        """Compose the chosen masks; arguments as of `render_labels`."""
+        labels = render_labels(percepts, members, list(values), frame_size)
+        return cls(
+            labels,
+            tuple(values),
+            boxes_and_areas(labels, list(values)),
+            stabilities(percepts.logits[list(members)]),
+            tuple(unexplained(percepts, members, frame_size)),
+        )
+
+    def called(self, values: Sequence[int]) -> "Picture":
+        """The same picture with other pixel values, one per member."""
+        if self.values == tuple(values):
+            return self
+        value_of = np.zeros(max(self.values) + 1, np.uint16)
+        value_of[list(self.values)] = values
+        extents = {new: self.extents[old] for old, new in zip(self.values, values, strict=True) if old in self.extents}
+        return Picture(_mapped(self.labels, value_of), tuple(values), extents, self.stabilities, self.regions)
+
+
+@numba.njit(cache=True, nogil=True)
+def _mapped(labels, value_of):  # type: ignore[no-untyped-def]
+    height, width = labels.shape
+    out = np.empty((height, width), np.uint16)
+    for y in range(height):
+        for x in range(width):
+            out[y, x] = value_of[labels[y, x]]
+    return out
 
 
 def render_labels(
@@ -89,7 +148,7 @@ def _mean_logits(percepts: Percepts, members: tuple[int, ...]) -> np.ndarray:
     return means
 
 
-def boxes_and_areas(labels: np.ndarray, values: list[int]) -> dict[int, tuple[tuple[int, int, int, int], int]]:
+def boxes_and_areas(labels: np.ndarray, values: list[int]) -> dict[int, Extent]:
     """Half-open box (x0, y0, x1, y1) and area of each value present in a label map, in one pass."""
     row_of = np.zeros(0x10000, np.int32)
     row_of[values] = np.arange(1, len(values) + 1)
@@ -108,14 +167,19 @@ def _extents(labels, row_of, count):  # type: ignore[no-untyped-def]
     for i in range(count):
         out[i, 0], out[i, 1] = width, height
     for y in range(height):
-        for x in range(width):
-            if labels[y, x] == 0:
-                continue
-            i = row_of[labels[y, x]] - 1
-            if i >= 0:
-                out[i, 0] = min(out[i, 0], x)
+        x = 0
+        while x < width:
+            value = labels[y, x]
+            start = x
+            x += 1
+            # A run of one value at a time: most pixels say nothing new.
+            while x < width and labels[y, x] == value:
+                x += 1
+            i = row_of[value] - 1
+            if value and i >= 0:
+                out[i, 0] = min(out[i, 0], start)
                 out[i, 1] = min(out[i, 1], y)
-                out[i, 2] = max(out[i, 2], x + 1)
+                out[i, 2] = max(out[i, 2], x)
                 out[i, 3] = max(out[i, 3], y + 1)
-                out[i, 4] += 1
+                out[i, 4] += x - start
     return out

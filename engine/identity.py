@@ -16,7 +16,7 @@ from engine.appearance import HISTOGRAM_SIZE, AppearanceMemory
 from engine.config import IdentityConfig
 from engine.percepts import Percepts
 from engine.select.warp import source_pixels
-from engine.sighting import Sighting, embedding_similarities, gathered, likeness_of, sightings_of
+from engine.sighting import Sighting, Sightings, embedding_similarities, gathered, likeness_of
 from engine.track import Track
 
 _BLANK = 2.0
@@ -31,12 +31,13 @@ class IdAllocator:
     """Hands out ids that are never reused, and remembers those given to masks not yet final.
 
     A provisional walk over the window meets the same newborn mask in every frame until it is final;
-    `(frame, member)` names it, so that it keeps one id.
+    `(frame, member)` names it, so that it keeps one id. What was measured of a mask is kept for as long.
     """
 
     next_id: int = 1
     settled: int = -1
     pending: dict[tuple[int, int], int] = field(default_factory=dict)
+    sightings: Sightings = field(default_factory=Sightings)
 
     def newborn(self, frame_index: int, member: int) -> int:
         """Id of the object first seen as candidate `member` of frame `frame_index`."""
@@ -54,6 +55,7 @@ class IdAllocator:
         """Frames up to `frame_index` are final: their newborn keys will not be asked for again."""
         self.settled = frame_index
         self.pending = {key: value for key, value in self.pending.items() if key[0] > frame_index}
+        self.sightings.settle(frame_index)
 
 
 class IdentityBook:
@@ -103,7 +105,7 @@ class IdentityBook:
         Returns:
             One track per member, in the order of `members`.
         """
-        sightings = sightings_of(percepts, members)
+        sightings = self._allocator.sightings.of(frame_index, percepts, members)
         self._watch_view(frame_index, percepts)
         self._age(frame_index)
         known = self._carried(percepts.flow)
@@ -274,13 +276,13 @@ class IdentityBook:
         gap = frame_index - seen
         elsewhere = seen < self._cut_at
         drift = np.array([track.velocity for track in tracks]) * np.minimum(gap, 10)[:, None]
-        expected = np.array([track.place for track in tracks]) + drift
+        # Who went on out of view is expected where the view ends.
+        expected = np.clip(np.array([track.place for track in tracks]) + drift, 0, (height, width))
         value = np.zeros((len(asking), len(away)))
         for row, i in enumerate(asking):
             sighting = sightings[i]
             if sighting.area < config.recall_area * height * width:
                 continue
-            # Somebody seen while the young track was there is not who it was before.
             born, needed = frame_index, np.full(len(away), config.recall_similarity)
             distance = np.hypot(*(sighting.place - expected).T)
             closeness = np.exp(-distance / (width * (0.1 + 0.01 * gap)))
@@ -293,8 +295,17 @@ class IdentityBook:
                 else:
                     needed = np.maximum(needed, likeness[i, found[i]] + config.doubt_margin)
             reachable = elsewhere | (distance <= config.pace * width * gap)
-            back = reachable & (seen < born) & (alike[row] >= needed)
-            value[row, back] = 1.0 + alike[row, back] + 0.2 * np.where(elsewhere, 0.0, closeness)[back]
+            # Somebody seen while the young track was there is not who it was before, unless one object was seen
+            # in two parts for a while: then the established part was next to it, looked the same, and is gone.
+            apart = seen < born
+            if born < frame_index:
+                beside = distance <= config.split_reach * width
+                known = np.array([track.born for track in tracks]) < born - config.adopt_frames
+                apart |= beside & known & ~elsewhere & (alike[row] >= config.split_likeness)
+            back = reachable & apart & (alike[row] >= needed)
+            # Of several who look right, the one that left here: an object known in parts has more than one id.
+            left_here = np.where(elsewhere, 0.0, np.exp(-distance / (config.return_reach * width)))
+            value[row, back] = 1.0 + alike[row, back] + config.return_weight * left_here[back]
         return {
             asking[row]: away[column]
             for row, column in zip(*linear_sum_assignment(-value), strict=True)

@@ -25,36 +25,80 @@ class Sighting:
     score: float
 
 
+class Sightings:
+    """Chosen masks of the frames that are not final yet, each measured once however often a path is walked again."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Percepts, dict[int, Sighting]]] = {}
+
+    def of(self, frame_index: int, percepts: Percepts, members: tuple[int, ...]) -> list[Sighting]:
+        """What is compared of each chosen mask of a frame."""
+        kept = self._known.get(frame_index)
+        if kept is None or kept[0] is not percepts:
+            kept = self._known[frame_index] = (percepts, {})
+        known = kept[1]
+        missing = tuple(member for member in members if member not in known)
+        known.update(zip(missing, sightings_of(percepts, missing), strict=True))
+        return [known[member] for member in members]
+
+    def settle(self, frame_index: int) -> None:
+        """Frames up to `frame_index` are final: nobody walks them again."""
+        self._known = {index: kept for index, kept in self._known.items() if index > frame_index}
+
+
 def sightings_of(percepts: Percepts, members: tuple[int, ...]) -> list[Sighting]:
-    """What is compared of each chosen mask."""
+    """What is compared of each chosen mask; a mask's numbers do not depend on the others."""
     masks = percepts.masks[list(members)]
     if not len(masks):
         return []
     looks = looks_of(percepts.image, masks) if percepts.image is not None else None
-    height, width = masks.shape[1:]
-    flat = masks.reshape(len(masks), -1).astype(np.float32)
-    area = flat.sum(axis=1)
-    share = flat / np.maximum(area, 1.0)[:, None]
-    by_row = share.reshape(-1, height, width).sum(axis=2) @ np.arange(height)
-    by_column = share.reshape(-1, height, width).sum(axis=1) @ np.arange(width)
-    foreground = np.where(area > 0, 1.0 - share @ percepts.background.reshape(-1), 0.0)
-    embeddings = None
+    channels = np.empty((0, masks[0].size), np.float32)
     if percepts.embedding is not None:
-        embeddings = share @ percepts.embedding.reshape(len(percepts.embedding), -1).T
+        channels = percepts.embedding.reshape(len(percepts.embedding), -1)
+    background = percepts.background.reshape(1, -1)
+    place, means = _measured(masks, np.ascontiguousarray(background), np.ascontiguousarray(channels))
     return [
         Sighting(
             member=member,
             # A copy: a view would keep the masks of the whole frame alive as long as the track.
             mask=masks[i].copy(),
-            area=int(area[i]),
-            place=np.array([by_row[i], by_column[i]]),
-            look=looks[i] if looks is not None and area[i] else None,
-            embedding=embeddings[i] if embeddings is not None and area[i] else None,
-            foreground=float(foreground[i]),
+            area=int(place[i, 0]),
+            place=place[i, 1:],
+            look=looks[i] if looks is not None and place[i, 0] else None,
+            embedding=means[i, 1:].astype(np.float32) if len(channels) and place[i, 0] else None,
+            foreground=float(1.0 - means[i, 0]) if place[i, 0] else 0.0,
             score=float(percepts.scores[member]),
         )
         for i, member in enumerate(members)
     ]
+
+
+@compiled
+def _measured(masks: np.ndarray, background: np.ndarray, embedding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Area and centre (y, x) of masks [N, h, w], and means of background [1, P] and embedding [E, P] inside."""
+    count, height, width = masks.shape
+    place = np.zeros((count, 3))
+    means = np.zeros((count, 1 + len(embedding)))
+    inside = np.empty(height * width, np.int64)
+    for i in range(count):
+        area, down, right = 0, 0, 0
+        for y in range(height):
+            for x in range(width):
+                if masks[i, y, x]:
+                    inside[area] = y * width + x
+                    area += 1
+                    down += y
+                    right += x
+        if area == 0:
+            continue
+        place[i, 0], place[i, 1], place[i, 2] = area, down / area, right / area
+        for e in range(1 + len(embedding)):
+            plane = background[0] if e == 0 else embedding[e - 1]
+            total = 0.0
+            for k in range(area):
+                total += plane[inside[k]]
+            means[i, e] = total / area
+    return place, means
 
 
 def embedding_similarities(sightings: list[Sighting], tracks: list[Track]) -> np.ndarray:

@@ -42,8 +42,9 @@ class SeedFrame:
             extra candidates after the network's.
         own: number of candidates that were there before; indices from here on are grown or propagated.
         grown, propagated: how many of each joined, in this order.
-        seen: what the seeds say about this frame alone, or None without usable embedding and between looks.
-        foreground: float32 [h, w], P_FG by the memories, or None while one of them is empty.
+        seen: what the seeds say about this frame alone; None without usable embedding, between looks, and where
+            no coupling asks for it.
+        foreground: float32 [h, w], P_FG by the memories; None while one of them is empty or nobody asks for it.
         timing_ms: "seeds" and its parts.
     """
 
@@ -118,10 +119,12 @@ class Seeds:
         small = None if image is None else _fit(image, percepts.background.shape)
         good = self._is_good(percepts, small)
         background = np.clip(np.nan_to_num(percepts.background, nan=1.0), 0.0, 1.0)
-        fit = usable(percepts.embedding)
+        # Carrying masks needs no seeds: only what learns from them or grows them pays for finding them.
+        fit = (config.learn_memory or config.grow) and usable(percepts.embedding)
         seen = look(percepts, self._tracks, config) if fit and step % config.look_frames == 0 else None
         clock.lap("look")
-        foreground, known = self._recall(percepts, frame_index, small) if fit else (None, None)
+        asked = fit and (config.correct_background or config.grow)
+        foreground, known = self._recall(percepts, frame_index, small) if asked else (None, None)
         if foreground is not None and known is not None and config.correct_background:
             rate = np.float32(config.correction) * (known if config.correct_known_only else np.float32(1.0))
             background = background + rate * ((1.0 - foreground) - background)

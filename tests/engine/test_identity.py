@@ -235,3 +235,21 @@ def test_labels_stay_16_bit_and_distinct_when_ids_outgrow_them() -> None:
     assert [track.id for track in tracks] == [0xFFFF, 0x10000, 0x10001]
     assert all(1 <= track.label <= 0xFFFF for track in tracks)
     assert len({track.label for track in tracks}) == 3
+
+
+@pytest.mark.parametrize(("colour", "same"), [(RED, True), (GREEN, False)])
+def test_the_part_that_stays_of_an_object_seen_in_two_inherits_the_id(colour: tuple[int, int, int], same: bool) -> None:
+    book = IdentityBook(IdentityConfig())
+    (red,) = watch(book, 0, 15, [(30, 40, RED)])
+    # Something thin in front parts it: for a while two masks beside each other, one with a new id.
+    parts = watch(book, 15, 3, [(30, 40, RED), (30, 56, colour)])
+    assert parts[0] == red
+    assert parts[1] != red
+    assert (watch(book, 18, 4, [(30, 56, colour)]) == [red]) is same
+
+
+def test_twins_stay_two_when_one_leaves_and_both_were_known() -> None:
+    book = IdentityBook(IdentityConfig())
+    twins: list[Item] = [(30, 40, RED), (30, 56, RED)]
+    known = watch(book, 0, 15, twins)
+    assert watch(book, 15, 6, twins[1:]) == known[1:]

@@ -70,6 +70,18 @@ def test_half_a_model_is_refused(tmp_path: Path, default_model: Path) -> None:
         Network(path)
 
 
+def test_the_fast_model_is_the_default_one_at_a_smaller_size(default_model: Path) -> None:
+    default, fast = (Network(resolve_model(name)) for name in ("default", "fast"))
+    assert resolve_model("default") == default_model
+    assert (default.size, fast.size) == ((256, 448), (192, 352))
+    assert fast.motion_size == (96, 176)
+    picture = np.random.default_rng(2).integers(0, 256, (480, 852, 3), np.uint8)
+    features = np.zeros((5, *fast.motion_size), np.float32)
+    output = fast.run(fast.fit(picture), features)
+    assert output.masks.shape == (32, *fast.grid) == (32, 48, 88)
+    assert output.embedding.shape == (16, 48, 88)
+
+
 def test_missing_files_name_what_is_shipped() -> None:
     with pytest.raises(ModelError, match="shipped: default"):
         resolve_model("no-such-model")

@@ -86,13 +86,13 @@ def test_corrupt_files_are_one_line(backend: str, tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("backend", HERE)
-def test_no_thread_spins_when_no_frame_comes(backend: str, default_model: Path) -> None:
+@pytest.mark.parametrize(("backend", "spin"), [*((name, False) for name in HERE), ("onnxruntime", True)])
+def test_no_thread_spins_when_no_frame_comes(backend: str, spin: bool, default_model: Path) -> None:
     """Processor time of a whole process, every thread of it, while it waits right after 20 frames."""
     program = (
         "import sys, time, pathlib, numpy\n"
         "from engine.perceive.network import Network\n"
-        f"network = Network(pathlib.Path({str(default_model)!r}), backend={backend!r}, threads=2)\n"
+        f"network = Network(pathlib.Path({str(default_model)!r}), backend={backend!r}, threads=2, spin={spin})\n"
         "image = numpy.zeros((256, 448, 3), numpy.uint8)\n"
         "for _ in range(20): network.run(image, None)\n"
         "time.sleep(0.2)\n"
@@ -102,6 +102,14 @@ def test_no_thread_spins_when_no_frame_comes(backend: str, default_model: Path) 
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     assert float(done.stdout) < 0.05
+
+
+def test_spinning_changes_no_mask(default_model: Path) -> None:
+    waiting, spinning = (Network(default_model, backend="onnxruntime", spin=spin) for spin in (False, True))
+    for seed in range(len(_SCENE)):
+        a, b = (network.run(_image(seed), None) for network in (waiting, spinning))
+        for name in ("masks", "scores", "background", "embedding"):
+            assert np.array_equal(getattr(a, name), getattr(b, name))
 
 
 def test_bound_memory_gives_what_plain_runs_give(default_model: Path) -> None:

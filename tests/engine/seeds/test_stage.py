@@ -382,3 +382,20 @@ def test_between_looks_the_memories_still_speak() -> None:
         assert (frame.seen is not None) == (t % 2 == 0)
         assert t < 4 or frame.foreground is not None
         seeds.learn(t, {1: 0}, True, 0.0)
+
+
+def test_what_only_carries_masks_looks_for_no_seeds_and_carries_the_same() -> None:
+    looking = Seeds(each_frame(correct_background=False, grow=False))
+    carrying = Seeds(each_frame(correct_background=False, grow=False, learn_memory=False))
+    for t in range(8):
+        # From frame 4 on the network proposes nothing: only the carried mask is left.
+        proposals = (box(4 + 2 * t),) if t < 4 else ()
+        told, advised = (seeds.step(world(4 + 2 * t, proposals=proposals, seed=t), t) for seeds in (looking, carrying))
+        assert told.seen is not None
+        assert advised.seen is None
+        assert advised.foreground is None
+        assert advised.propagated == told.propagated == (t >= 4)
+        assert np.array_equal(advised.percepts.masks, told.percepts.masks)
+        for seeds, frame in ((looking, told), (carrying, advised)):
+            seeds.learn(t, select(frame, box(4 + 2 * t)), True, 0.0)
+    assert carrying.memory is None
