@@ -9,6 +9,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+_PORT_WAIT_S = 20.0
+"""While nobody listens, the port may be lent to a connection for a moment."""
+
 
 def picture(index: int, size: tuple[int, int] = (120, 160)) -> np.ndarray:
     """A scene in which something moves; uint8 [H, W, 3]."""
@@ -57,8 +60,19 @@ class MjpegServer:
         return f"http://127.0.0.1:{self.port}/video"
 
     def start(self) -> None:
-        """Listen (again, on the same port)."""
-        self._listener = socket.create_server(("127.0.0.1", self.port))
+        """Listen (again, on the same port).
+
+        Raises:
+            OSError: somebody else has the port, for longer than a connection takes to end.
+        """
+        give_up_s = time.monotonic() + _PORT_WAIT_S
+        while self._listener is None:
+            try:
+                self._listener = socket.create_server(("127.0.0.1", self.port))
+            except OSError:
+                if time.monotonic() > give_up_s:
+                    raise
+                time.sleep(0.1)
         self.port = self._listener.getsockname()[1]
         self._threads.append(threading.Thread(target=self._accept, args=(self._listener,), daemon=True))
         self._threads[-1].start()

@@ -27,7 +27,9 @@ class PerceiveConfig:
 
     threads: int = 2  # both cores of a small machine; more brings nothing at this network size
     opencv_threads: int = 2  # the flow is a third faster with both; 1 where something else needs a core
+    overlap: bool | None = None  # see a frame while the one before is decided; none: with more than two cores
     cut_difference: float = 26.0  # gray levels; clips stay below 23 within a shot, 98 % of cuts are above 35
+    spin: bool = False  # within a pass of the network: a fifth faster on idle cores, up to twice as slow on busy ones
     precision: str = "f32"  # of layers that are not INT8; f16 (tensorrt) and bf16 (openvino) are faster, masks move
 
     def __post_init__(self) -> None:
@@ -68,6 +70,10 @@ class IdentityConfig:
     doubtful_likeness: float = 0.65  # less alike, a track in sight may be somebody who was away
     doubt_margin: float = 0.15  # if that one is this much more alike
     near_bonus: float = 0.1  # taken off that where the object is expected
+    return_weight: float = 0.2  # place against looks in the choice among several who look like the one that is back
+    return_reach: float = 0.2  # image widths from where it left, at which place says a third as much
+    split_reach: float = 0.2  # image widths between two parts of one object
+    split_likeness: float = 0.8  # colours this alike are parts of one object, if one of them is new and one gone
     recall_area: float = 0.005  # fraction of the image; smaller masks have too few pixels to be recognised
     pace: float = 0.25  # image widths per frame; nobody comes back from farther away
     carry_frames: int = 15  # how long a missing object is looked for by overlap
@@ -80,10 +86,11 @@ class IdentityConfig:
     fading: float = 0.05  # the same where an object seems less foreground than before
 
     def __post_init__(self) -> None:
-        for name in ("min_similarity", "pace", "smoothing", "fading"):
+        for name in ("min_similarity", "pace", "smoothing", "fading", "return_reach"):
             _require(self, name, 0 < getattr(self, name) <= 1, "above 0, at most 1")
         shares = ("min_overlap", "embedding_weight", "look_weight", "strange_likeness", "familiar_likeness")
-        for name in (*shares, "doubtful_likeness", "doubt_margin", "near_bonus", "recall_area"):
+        recalled = ("return_weight", "split_reach", "split_likeness")
+        for name in (*shares, *recalled, "doubtful_likeness", "doubt_margin", "near_bonus", "recall_area"):
             _require(self, name, 0 <= getattr(self, name) <= 1, "0 ... 1")
         _require(self, "recall_similarity", self.recall_similarity > 0, "above 0 (above 1: never)")
         for name in ("carry_frames", "adopt_frames"):

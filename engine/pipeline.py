@@ -8,17 +8,18 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
-from engine.attention import look_list, stabilities, uncertainty, video_evidence
-from engine.compose import boxes_and_areas, render_labels
+from engine.attention import look_list, uncertainty, video_evidence
+from engine.compose import Picture
 from engine.config import EngineConfig
 from engine.evidence import Evidence
 from engine.frame import Frame
 from engine.identity import IdAllocator, IdentityBook
+from engine.perceive.background import BackgroundCue
 from engine.perceive.flow_network import FlowNetwork
 from engine.perceive.network import Network
 from engine.perceive.perceiver import Perceiver
@@ -33,13 +34,17 @@ from engine.track import Track
 
 @dataclass(frozen=True, slots=True)
 class _Undecided:
-    """What must be kept of a frame until it is final: no image, only its percepts and its stamps."""
+    """What must be kept of a frame until it is final: no image, only its percepts and its stamps.
+
+    Pictures of choices once composed stay: a path that loses may win again, and ids may change without the masks.
+    """
 
     percepts: Percepts
     frame_size: tuple[int, int]
     source: str
     t_capture_ns: int
     pts_ns: int | None
+    pictures: dict[tuple[int, ...], Picture] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -63,15 +68,22 @@ class Pipeline:
         config: every knob.
         network: the model; shared by the pipelines of one process.
         flow: computes the optical flow in place of OpenCV's; shared likewise.
+        background: supplies the background map in place of the model's; shared likewise.
 
     Attributes:
         timing_ms: what each stage of the latest step took.
     """
 
-    def __init__(self, config: EngineConfig, network: Network, flow: FlowNetwork | None = None) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        network: Network,
+        flow: FlowNetwork | None = None,
+        background: BackgroundCue | None = None,
+    ) -> None:
         self._config = config
         self._network = network
-        self._perceiver = Perceiver(network, config.perceive, flow)
+        self._perceiver = Perceiver(network, config.perceive, flow, background)
         self.selection = Selection(config.select)
         self.seeds = Seeds(config.seeds)
         self.prompts = Prompts(config.prompts)
@@ -293,14 +305,17 @@ def _compose(
 ) -> Scene:
     """The provisional scene of a frame whose members and tracks are known."""
     percepts = undecided.percepts
-    labels = render_labels(percepts, members, [track.label for track in tracks], undecided.frame_size)
-    found = boxes_and_areas(labels, [track.label for track in tracks])
+    values = [track.label for track in tracks]
+    picture = undecided.pictures.get(members)
+    if picture is None:
+        picture = undecided.pictures[members] = Picture.of(percepts, members, values, undecided.frame_size)
+    picture = picture.called(values)
     objects = []
-    stability = dict(zip([track.id for track in tracks], stabilities(percepts.logits[list(members)]), strict=True))
+    stability = dict(zip([track.id for track in tracks], picture.stabilities, strict=True))
     for track in sorted(tracks, key=lambda track: track.label):
-        if track.label not in found:
+        if track.label not in picture.extents:
             continue
-        box, area = found[track.label]
+        box, area = picture.extents[track.label]
         age = frame_index - track.born
         # Sure over time, unsure in one image: what the network has yet to learn.
         evidence = video_evidence(track.foreground, age)
@@ -320,16 +335,22 @@ def _compose(
     return Scene(
         frame_index=frame_index,
         kind="provisional",
-        labels=labels,
+        labels=picture.labels,
         objects=tuple(objects),
         source=undecided.source,
         t_capture_ns=undecided.t_capture_ns,
         pts_ns=undecided.pts_ns,
-        look=look_list(objects, percepts, members, undecided.frame_size),
+        look=look_list(objects, percepts, members, undecided.frame_size, picture.regions),
     )
 
 
-def warm_up(config: EngineConfig, network: Network, frames: int = 8, flow: FlowNetwork | None = None) -> None:
+def warm_up(
+    config: EngineConfig,
+    network: Network,
+    frames: int = 8,
+    flow: FlowNetwork | None = None,
+    background: BackgroundCue | None = None,
+) -> None:
     """Compile and allocate everything before the first real frame, on a throw-away pipeline.
 
     A textured patch moves over textured ground, is decided at once and tracked, so that what learns from
@@ -340,7 +361,7 @@ def warm_up(config: EngineConfig, network: Network, frames: int = 8, flow: FlowN
     ground = cv2.resize(rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8), (width, height))
     patch = cv2.resize(rng.integers(0, 256, (height // 16, height // 16, 3), np.uint8), (height // 2, height // 2))
     at_once = dataclasses.replace(config, select=dataclasses.replace(config.select, lag=0))
-    pipeline = Pipeline(at_once, network, flow)
+    pipeline = Pipeline(at_once, network, flow, background)
     for index in range(frames):
         image, x, y = ground.copy(), width // 8 + 8 * index, height // 4
         image[y : y + len(patch), x : x + len(patch)] = patch

@@ -77,6 +77,12 @@ def build_parser() -> argparse.ArgumentParser:
     formats = ["auto", "unseen", "maskrcnn", "prototype"]
     model.add_argument("--model-format", default="auto", choices=formats, help="layout of the model file's outputs")
     model.add_argument("--flow", type=Path, metavar="FILE.onnx", help="a network for the optical flow (RAFT style)")
+    model.add_argument(
+        "--background",
+        default="network",
+        metavar="CUE",
+        help="what supplies the background map: network (default), amd, mug, seeds, uniform, a FILE.onnx or a registry",
+    )
     backends = ["auto", "onnxruntime", "openvino", "tensorrt", "torch", "torch-tensorrt"]
     model.add_argument("--backend", default="auto", choices=backends, help="what runs the model")
     model.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
@@ -160,6 +166,11 @@ def build_config(options: argparse.Namespace) -> configuration.EngineConfig:
     config = configuration.EngineConfig()
     if options.config is not None:
         config = configuration.apply(config, configuration.load(options.config))
+    if options.background != "network":
+        # Imported here, so that everything else answers at once.
+        from engine.perceive.background import background_settings
+
+        config = configuration.apply(config, background_settings(options.background))
     for item in options.set:
         key, separator, value = item.partition("=")
         if not separator:

@@ -18,6 +18,7 @@ from engine.errors import EngineError, ModelError
 from engine.frame import Frame
 from engine.percepts import Percepts
 from engine.scene import Scene
+from streaming.clock import CLOCK
 from streaming.lane import Lane
 from streaming.publisher import Publisher
 from streaming.report import Report
@@ -305,7 +306,7 @@ class EngineThread:
         published_s = time.perf_counter()
         timing_ms["publish"] = (published_s - decided_s) * 1e3
         total_ms = (published_s - item.in_hand_s) * 1e3
-        age_ms = (time.time_ns() - frame.t_capture_ns) / 1e6
+        age_ms = CLOCK.age_ns(frame.t_capture_ns) / 1e6
         lane.published(frame, scenes, age_ms, published_s)
         self.report.frame(timing_ms, total_ms, age_ms, published_s)
         self._save(frame, scenes)

@@ -8,6 +8,7 @@ from typing import Any
 from engine.frame import Frame
 from engine.pipeline import Pipeline
 from engine.scene import Scene
+from streaming.clock import CLOCK
 from streaming.feed import Feed
 from streaming.report import Samples
 from streaming.wire import State
@@ -103,7 +104,7 @@ class Lane:
             fps=round((len(times_s) - 1) / max(1e-6, times_s[-1] - times_s[0]), 2) if recent else 0.0,
             frames=self.frames,
             dropped=feed.dropped,
-            age_ms=round((time.time_ns() - newest[0].t_capture_ns) / 1e6, 1) if newest is not None else None,
+            age_ms=round(CLOCK.age_ns(newest[0].t_capture_ns) / 1e6, 1) if newest is not None else None,
             captured=feed.captured,
             paused=feed.paused,
             live=feed.live,

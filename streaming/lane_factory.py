@@ -8,6 +8,7 @@ from functools import partial
 
 from engine.config import EngineConfig
 from engine.errors import SourceError, UsageError
+from engine.perceive.background import BackgroundCue
 from engine.perceive.flow_network import FlowNetwork
 from engine.perceive.network import Network
 from engine.pipeline import Pipeline
@@ -32,6 +33,7 @@ class LaneFactory:
         loop: files start again at the end.
         timeouts: of live sources.
         flow: computes the optical flow in place of OpenCV's.
+        background: supplies the background map in place of the model's.
     """
 
     def __init__(
@@ -44,10 +46,12 @@ class LaneFactory:
         loop: bool = False,
         timeouts: Timeouts | None = None,
         flow: FlowNetwork | None = None,
+        background: BackgroundCue | None = None,
     ) -> None:
         self._config = config
         self._network = network
         self._flow = flow
+        self._background = background
         self._every = every
         self._paced = paced
         self._loop = loop
@@ -129,7 +133,7 @@ class LaneFactory:
             timeouts=self._timeouts,
             paced=self._paced,
         )
-        pipeline = Pipeline(self._config, self._network, self._flow)
+        pipeline = Pipeline(self._config, self._network, self._flow, self._background)
         self._pipelines.add(pipeline)
         return Lane(feed, pipeline)
 

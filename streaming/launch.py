@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -16,10 +17,12 @@ import cv2
 
 from engine.config import EngineConfig
 from engine.errors import EngineError, ModelError
+from engine.perceive.background import BackgroundCue
 from engine.perceive.flow_network import FlowNetwork
 from engine.perceive.network import Network, resolve_model
 from engine.pipeline import warm_up
 from engine.registry.check import try_out
+from streaming.background_watch import WatchedBackground, open_cue
 from streaming.feed import Timeouts
 from streaming.keys import load_server
 from streaming.lane import Lane
@@ -88,6 +91,7 @@ def launch(options: argparse.Namespace, config: EngineConfig, source_texts: Sequ
     running, refused = (Loaded(load(base), None), set()) if registry is None else first_model(registry, load, base)
     network = running.network
     flow = _load_flow(options, config, network)
+    background = open_cue(options.background, device=options.device, threads=config.perceive.threads)
     model = {"name": network.name, "hash": network.hash, "generation": network.generation}
     factory = LaneFactory(
         config,
@@ -97,6 +101,7 @@ def launch(options: argparse.Namespace, config: EngineConfig, source_texts: Sequ
         loop=options.loop,
         timeouts=Timeouts(options.open_timeout, options.read_timeout),
         flow=flow,
+        background=background,
     )
     lanes = factory.open_all(source_texts, require_all=options.require_all_sources)
     report = Report(model)
@@ -106,7 +111,10 @@ def launch(options: argparse.Namespace, config: EngineConfig, source_texts: Sequ
         if options.record is not None:
             outputs.record = open_record(options.record, config.record)
             outputs.sinks.append(outputs.record)
-        _warm_up(config, network, flow)
+        _warm_up(config, network, flow, background)
+        # What lives now lives to the end: without it a full collection takes a millisecond, not the time of two frames.
+        gc.collect()
+        gc.freeze()
         title = ", ".join(lane.feed.uri for lane in lanes)
         with RunProgress(title, _total(lanes, options.max_frames), report) as progress:
             session = Session(
@@ -117,6 +125,7 @@ def launch(options: argparse.Namespace, config: EngineConfig, source_texts: Sequ
                 sinks=outputs.sinks,
                 max_frames=options.max_frames,
                 on_frame=lambda _, scenes: progress.update(scenes),
+                overlap=config.perceive.overlap,
             )
             # What serves the running session (control, metrics, page, registry watcher) is entered here; it
             # ends before files are finished.
@@ -124,10 +133,12 @@ def launch(options: argparse.Namespace, config: EngineConfig, source_texts: Sequ
                 services.enter_context(_stopped_by_signals(session))
                 models = None
                 if registry is not None:
-                    beside = partial(load_beside, session, load)
+                    beside = partial(load_beside, session, partial(_open, options, config))
                     models = ModelWatch(registry, beside, session, running=running, base=base, refused=refused)
                     services.enter_context(models)
                 services.enter_context(serve(options, config, session, factory, outputs.publisher, models))
+                if isinstance(background, WatchedBackground):
+                    services.enter_context(background)
                 if options.preview is not None:
                     where = {"host": options.preview_host, "port": options.preview, "insecure": options.insecure}
                     page = services.enter_context(Preview(session, **where))
@@ -167,24 +178,31 @@ def _open_outputs(outputs: _Outputs, options: argparse.Namespace, lanes: list[La
         outputs.sinks.append(BackgroundSink(outputs.truth, wait=every))
     if options.save_masks is not None:
         masks = PerSource(lambda name: MaskWriter(place(options.save_masks, name, is_file=False)), names)
-        outputs.sinks.append(BackgroundSink(masks, wait=every))
+        outputs.sinks.append(BackgroundSink(masks, wait=not live, name=f"--save-masks {options.save_masks}"))
     if options.overlay is not None:
         outputs.overlays = PerSource(
             lambda name: OverlayVideo(place(options.overlay, name, is_file=True), fps.get(name)), names
         )
-        outputs.sinks.append(BackgroundSink(outputs.overlays, wait=every))
+        outputs.sinks.append(BackgroundSink(outputs.overlays, wait=not live, name=f"--overlay {options.overlay}"))
     if options.mcap is not None:
         from streaming.sinks.mcap import McapSink
 
         outputs.mcap = McapSink(options.mcap)
-        outputs.sinks.append(BackgroundSink(outputs.mcap, wait=not live))
+        outputs.sinks.append(BackgroundSink(outputs.mcap, wait=not live, name=f"--mcap {options.mcap}"))
     if options.rerun is not None:
-        outputs.sinks.append(BackgroundSink(RerunSink(options.rerun), wait=not live))
+        outputs.sinks.append(BackgroundSink(RerunSink(options.rerun), wait=not live, name=f"--rerun {options.rerun}"))
 
 
 def _load(options: argparse.Namespace, config: EngineConfig, path: Path) -> Network:
-    """A model ready to run, as the options say."""
-    network = Network(
+    """A model ready to run, as the options say; one of a registry is tried out."""
+    network = _open(options, config, path)
+    if options.models is not None:
+        try_out(network)
+    return network
+
+
+def _open(options: argparse.Namespace, config: EngineConfig, path: Path) -> Network:
+    return Network(
         path,
         device=options.device,
         backend=options.backend,
@@ -193,9 +211,6 @@ def _load(options: argparse.Namespace, config: EngineConfig, path: Path) -> Netw
         rebuild_engines=options.rebuild_engines,
         model_format=options.model_format,
     )
-    if options.models is not None:
-        try_out(network)
-    return network
 
 
 def _load_flow(options: argparse.Namespace, config: EngineConfig, network: Network) -> FlowNetwork | None:
@@ -208,12 +223,14 @@ def _load_flow(options: argparse.Namespace, config: EngineConfig, network: Netwo
     return flow
 
 
-def _warm_up(config: EngineConfig, network: Network, flow: FlowNetwork | None) -> None:
+def _warm_up(
+    config: EngineConfig, network: Network, flow: FlowNetwork | None, background: BackgroundCue | None
+) -> None:
     """Compile before the first frame, and say so when it takes long: only the first run on a machine does."""
     notice = threading.Timer(2.0, _log.info, ["compiling, once after installation: about 20 seconds"])
     notice.start()
     try:
-        warm_up(config, network, flow=flow)
+        warm_up(config, network, flow=flow, background=background)
     except EngineError:
         raise
     except Exception as error:

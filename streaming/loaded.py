@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,14 @@ from engine.frame import Frame
 from engine.perceive.network import Network
 from engine.perceive.perceiver import Perceiver
 from engine.registry import Registry, Version
+from engine.registry.check import try_out
 from engine.scene import Scene
 from streaming.lane import SourceStatus
 
 _log = logging.getLogger("unseen.models")
+
+_PAUSE_S = 0.15
+"""Between two frames of a trial. Each holds the running engine up by part of a frame; so long it needs to catch up."""
 
 
 class Shown(Protocol):
@@ -61,32 +66,66 @@ def open_registry(folder: Path) -> Registry:
 
 
 def load_verified(registry: Registry, version: Version, load: Callable[[Path], Network]) -> Network:
-    """The network of a version, checked against its hash before and after it was read.
+    """The network of a version; what was loaded has the hash of its manifest.
+
+    The size is compared before, the hash after: `Network` takes it of the very bytes it loads, so that the file
+    need not be read once more for it.
 
     Raises:
         ModelError: what is wrong with it.
     """
-    registry.verify(version)
+    _require_size(version)
     try:
         network = load(version.path)
-    except EngineError:
-        raise
     except Exception as error:  # whatever a runtime raises on a strange graph
+        registry.verify(version)  # a damaged file is the better reason
+        if isinstance(error, EngineError):
+            raise
         raise ModelError(f"model {version.name}: cannot be loaded ({' '.join(str(error).split())[:160]})") from error
     if network.hash != version.hash:
+        registry.verify(version)
         raise ModelError(f"model {version.name}: changed while it was read, its hash is {network.hash} now")
     network.name = version.name
     return network
 
 
-def load_beside(session: Shown, load: Callable[[Path], Network], path: Path) -> Network:
-    """Load a model while another one runs, and try it on the newest frame of every source too.
+def _require_size(version: Version) -> None:
+    """Refuse what was not copied completely before anything tries to read it.
+
+    Raises:
+        ModelError: missing, or another size than its manifest says.
+    """
+    size = version.manifest.get("size")
+    try:
+        found = version.path.stat().st_size
+    except OSError as error:
+        raise ModelError(f"model {version.name}: {version.path.name}: {error.strerror or error}") from None
+    if found != size:
+        raise ModelError(
+            f"model {version.name}: {found} bytes, its manifest says {size}: truncated or not copied completely"
+        )
+
+
+def load_beside(session: Shown, load: Callable[[Path], Network], path: Path, pause_s: float = _PAUSE_S) -> Network:
+    """Load a model while another one runs, and try it on moving texture and on the newest frame of every source.
+
+    Args:
+        session: knows the newest frames.
+        load: opens the file, without a trial.
+        path: model file.
+        pause_s: before each frame of the trial.
 
     Raises:
         ModelError: it cannot be used, or not on one of those frames.
     """
     network = load(path)
+
+    def pause() -> None:
+        time.sleep(pause_s)
+
+    try_out(network, pause)
     for status in session.sources():
+        pause()
         try:
             frame, _ = session.snapshot(status.name)
         except UsageError:

@@ -1,10 +1,11 @@
 """The hand-over between the engine thread and the publisher thread: bounded, newest wins."""
 
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from streaming.clock import CLOCK
 
 Encode = Callable[[int, int], list[bytes]]
 """Makes message parts from (seq, t_publish_ns)."""
@@ -52,7 +53,7 @@ class Outbox:
     def put(self, topic: bytes, encode: Encode, *, ends: bool = False) -> None:
         """Append a message without ever waiting for room."""
         with self._lock:
-            item = Outgoing(topic, self._sequence[topic], time.time_ns(), encode, ends)
+            item = Outgoing(topic, self._sequence[topic], CLOCK.now_ns(), encode, ends)
             self._sequence[topic] += 1
             if self._waiting[topic] == self._size:
                 oldest = next(i for i, waiting in enumerate(self._queue) if waiting.topic == topic)

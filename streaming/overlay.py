@@ -18,6 +18,8 @@ _GOLDEN_RATIO_64 = 0x9E3779B97F4A7C15  # the golden ratio's fraction times 2**64
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_SCALE = 0.4
+_FONT_FOR_PX = 360
+"""Shorter side of a picture for which that size is right; larger pictures are looked at smaller."""
 
 
 @lru_cache(maxsize=4096)
@@ -66,8 +68,10 @@ def draw_overlay(
 
 def _draw_id(canvas: NDArray[np.uint8], item: Object, scale: float) -> None:
     """Write the id at the box's upper left corner, dark below light: readable on any background."""
-    (width, height), _ = cv2.getTextSize(str(item.id), _FONT, _FONT_SCALE, 1)
-    x = min(max(0, round(item.box[0] * scale) + 2), max(0, canvas.shape[1] - width))
-    y = min(max(height, round(item.box[1] * scale) + height + 2), canvas.shape[0] - 1)
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(canvas, str(item.id), (x, y), _FONT, _FONT_SCALE, colour, thickness, cv2.LINE_AA)
+    larger = max(1.0, min(canvas.shape[:2]) / _FONT_FOR_PX)
+    font_scale, line = _FONT_SCALE * larger, round(larger)
+    (width, height), _ = cv2.getTextSize(str(item.id), _FONT, font_scale, line)
+    x = min(max(0, round(item.box[0] * scale) + 2 * line), max(0, canvas.shape[1] - width))
+    y = min(max(height, round(item.box[1] * scale) + height + 2 * line), canvas.shape[0] - 1)
+    for colour, thickness in (((0, 0, 0), 3 * line), ((255, 255, 255), line)):
+        cv2.putText(canvas, str(item.id), (x, y), _FONT, font_scale, colour, thickness, cv2.LINE_AA)

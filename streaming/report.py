@@ -20,7 +20,8 @@ class Samples:
     """The latest values of one quantity, for percentiles."""
 
     def __init__(self) -> None:
-        self._values = np.empty(_KEPT)
+        # Written to now: pages that come as values do would look like a leak for the first ten minutes.
+        self._values = np.full(_KEPT, np.nan)
         self._count = 0
         self._max = 0.0
 

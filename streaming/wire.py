@@ -8,7 +8,6 @@ Pure functions, no sockets. Whatever `decode` is given, it returns a valid messa
 """
 
 import json
-import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.scene import CommitInfo, Look, Object, Scene
+from streaming.clock import CLOCK
 from streaming.header import Header
 from streaming.label_codec import Labels, WireError, check_shape, decode_labels, encode_labels
 
@@ -223,7 +223,7 @@ def _common(kind: Kind, source: str, session: str, seq: int, t_publish_ns: int |
         "source": source,
         "session": session,
         "seq": seq,
-        "t_publish_ns": time.time_ns() if t_publish_ns is None else t_publish_ns,
+        "t_publish_ns": CLOCK.now_ns() if t_publish_ns is None else t_publish_ns,
     }
 
 

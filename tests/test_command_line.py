@@ -127,7 +127,7 @@ def test_a_video_gives_masks_statistics_overlay_and_a_summary(tmp_path: Path, mo
         ),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -194,7 +194,7 @@ def test_the_engine_runs_without_torch(tmp_path: Path, motion_model: Path) -> No
         ),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -239,13 +239,13 @@ def test_ctrl_c_flushes_and_exits_0(tmp_path: Path, motion_model: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list(out.glob("masks/*.png")):
         assert time.monotonic() < deadline, "no mask appeared"
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     stats = json.loads((out / "stats.json").read_text())

@@ -29,7 +29,7 @@ def test_published_masks_equal_the_saved_ones(tmp_path: Path, motion_model: Path
     out, endpoint = tmp_path / "out", f"ipc://{tmp_path}/masks"
     context = zmq.Context()
     socket = context.socket(zmq.SUB)
-    socket.setsockopt(zmq.RCVTIMEO, 60_000)
+    socket.setsockopt(zmq.RCVTIMEO, 300_000)
     socket.setsockopt(zmq.SUBSCRIBE, b"masks/table/final/")
     socket.setsockopt(zmq.SUBSCRIBE, b"state/table/")
     socket.connect(endpoint)
@@ -54,7 +54,7 @@ def test_published_masks_equal_the_saved_ones(tmp_path: Path, motion_model: Path
                 continue
             seen.add((header["session"], header["seq"]))
             received[header["frame"]] = (header, decode_labels(header["parts"][0], buffers[0]))
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
     finally:
         process.kill()
         context.destroy(linger=0)

@@ -44,11 +44,12 @@ class Contract:
     any_batch: bool
 
     @classmethod
-    def read(cls, runner: Runner, where: str) -> "Contract":
+    def read(cls, runner: Runner, where: str, *, quiet: bool = False) -> "Contract":
         """Check a model against the contract; an output that is missing switches its cue off with one log line.
 
         Args:
             where: the model, for messages.
+            quiet: no log lines, for a model of which one output is wanted.
 
         Raises:
             ModelError: what does not follow the contract.
@@ -67,7 +68,7 @@ class Contract:
             raise ModelError(f"model {where}: input 'aspect' must be [1], it is {list(inputs['aspect'])}")
         outputs = _usable_outputs(runner.outputs, inputs["image"][0], where)
         gain, offset = _normalisation(metadata, where)
-        for name in set(OUTPUTS) - set(outputs):
+        for name in set() if quiet else set(OUTPUTS) - set(outputs):
             _log.warning("model %s has no output '%s': that cue is off", where, name)
         return cls(
             size=size,

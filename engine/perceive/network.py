@@ -65,6 +65,7 @@ class Network:
         precision: arithmetic of layers that are not quantised, see `backends.runner.Request`.
         rebuild_engines: replace a compiled engine that was made for another machine.
         model_format: whose layout the file has, one of `adapters.adapt.FORMATS`.
+        spin: threads may spin within a pass, see `backends.runner.Request`.
 
     Attributes:
         size: (h, w) of the image input; grid: (h, w) of the outputs, the working grid.
@@ -86,9 +87,10 @@ class Network:
         precision: str = "f32",
         rebuild_engines: bool = False,
         model_format: str = "auto",
+        spin: bool = False,
     ) -> None:
         chosen, chosen_device, reason = choose(path.suffix, backend, device)
-        request = Request(ModelFile.read(path), chosen_device, threads, precision, rebuild_engines)
+        request = Request(ModelFile.read(path), chosen_device, threads, precision, rebuild_engines, spin)
         runner = adapt(open_runner(request, chosen), model_format, str(path))
         if backend == "auto":
             _log.info("model %s: backend %s on %s, %s", path.stem, chosen, chosen_device, reason)

@@ -7,6 +7,7 @@ import numpy as np
 
 from engine.config import PerceiveConfig
 from engine.frame import Frame
+from engine.perceive.background import BackgroundCue
 from engine.perceive.flow_network import FlowNetwork
 from engine.perceive.motion import FLOW_SIZE, Motion, MotionEstimator, network_features
 from engine.perceive.network import Network
@@ -20,12 +21,20 @@ class Perceiver:
         network: the model; may be shared by several perceivers of one thread.
         config: thresholds.
         flow: computes the optical flow in place of OpenCV's; may be shared likewise.
+        background: supplies the background map in place of the model's; may be shared likewise.
     """
 
-    def __init__(self, network: Network, config: PerceiveConfig, flow: FlowNetwork | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        config: PerceiveConfig,
+        flow: FlowNetwork | None = None,
+        background: BackgroundCue | None = None,
+    ) -> None:
         self._network = network
         self._config = config
         self._motion = MotionEstimator(flow)
+        self._background = background
         self._frame_size: tuple[int, ...] | None = None
 
     def reset(self) -> None:
@@ -58,7 +67,9 @@ class Perceiver:
         masks = output.masks if output.masks is not None else np.empty((0, h, w), np.float32)
         scores = output.scores if output.scores is not None else np.full(len(masks), 0.5, np.float32)
         background = output.background
-        if background is None:
+        if self._background is not None:
+            background = self._background.map(frame.image, motion, (h, w))
+        elif background is None:
             background = np.full((h, w), 0.5, np.float32)
         flow, residual = _to_grid(motion, (h, w))
         done = time.perf_counter()

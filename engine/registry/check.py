@@ -1,5 +1,6 @@
 """Whether a model file can run at all: it loads, follows the contract, and answers with finite numbers."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,11 @@ def check_model(path: Path) -> None:
         raise ModelError(f"model {path}: cannot run ({' '.join(str(error).split())[:160]})") from error
 
 
-def try_out(network: Network) -> None:
+def try_out(network: Network, between: Callable[[], None] = lambda: None) -> None:
     """Run a loaded model on a few frames of moving texture.
+
+    Args:
+        between: called before each of them, to let a running engine breathe.
 
     Raises:
         ModelError: its outputs are not finite.
@@ -37,5 +41,6 @@ def try_out(network: Network) -> None:
     texture = np.random.default_rng(0).integers(0, 256, (height, width + 8 * _FRAMES, 3), np.uint8)
     perceiver = Perceiver(network, PerceiveConfig())
     for index in range(_FRAMES):
+        between()
         image = np.ascontiguousarray(texture[:, 8 * index : 8 * index + width])
         perceiver.step(Frame(image, index, 0, "check"))

@@ -3,12 +3,12 @@
 import glob
 import os
 import sys
-import time
 
 import cv2
 
 from engine.errors import SourceError
 from engine.frame import Frame
+from streaming.clock import CLOCK
 from streaming.sources.base import Source
 from streaming.sources.decoder import Capture, CaptureFactory, nominal_fps, retrieve_bgr
 
@@ -72,7 +72,7 @@ class CameraSource(Source):
                         f"(after {self._index} frames); is it unplugged?"
                     )
                 continue
-            t_capture_ns = time.time_ns()
+            t_capture_ns = CLOCK.now_ns()
             index = self._index
             self._index += 1
             image = retrieve_bgr(self._capture)

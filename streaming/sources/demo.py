@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 from engine.errors import UsageError
 from engine.frame import Frame
+from streaming.clock import CLOCK
 from streaming.sources.base import Source
 from streaming.sources.demo_scene import DemoScene
 
@@ -99,7 +100,7 @@ class DemoSource(Source):
             return None
         index = self._next
         self._next += 1
-        t_capture_ns = time.time_ns()
+        t_capture_ns = CLOCK.now_ns()
         image, truth = self._scene.render(index % self._frames if self._frames else index)
         pts_ns = None if self.live else round(index * 1e9 / (self.fps or 1))
         return Frame(image, index, t_capture_ns, self.name, pts_ns=pts_ns, truth=truth)

@@ -3,13 +3,13 @@
 import glob
 import os
 import re
-import time
 
 import cv2
 import numpy as np
 
 from engine.errors import SourceError
 from engine.frame import Frame
+from streaming.clock import CLOCK
 from streaming.sources.base import Source
 from streaming.sources.decoder import to_bgr8
 
@@ -62,7 +62,7 @@ class ImageSource(Source):
         if self._ready is None:
             self.close()
             return None
-        frame = Frame(self._ready, self._cursor - 1, time.time_ns(), self.name)
+        frame = Frame(self._ready, self._cursor - 1, CLOCK.now_ns(), self.name)
         self._ready = None
         return frame
 

@@ -4,6 +4,7 @@ import time
 
 from engine.errors import SourceError
 from engine.frame import Frame
+from streaming.clock import CLOCK
 from streaming.sources.base import Source
 from streaming.sources.decoder import Capture, nominal_fps, open_ffmpeg, promised_frames, retrieve_bgr
 
@@ -64,7 +65,7 @@ class NetworkSource(Source):
             if time.monotonic() - start_s >= 0.9 * self._read_timeout_s:
                 self._timed_out_s = time.monotonic()
                 timeouts += not grabbed
-            t_capture_ns = time.time_ns()
+            t_capture_ns = CLOCK.now_ns()
             image = retrieve_bgr(self._capture) if grabbed else None
             if image is not None:
                 self.count_drop("corrupt", failures)

@@ -3,13 +3,13 @@
 import logging
 import math
 import os
-import time
 
 import cv2
 import numpy as np
 
 from engine.errors import SourceError
 from engine.frame import Frame
+from streaming.clock import CLOCK
 from streaming.sources.base import Source
 from streaming.sources.decoder import Capture, nominal_fps, open_ffmpeg, promised_frames, retrieve_bgr
 
@@ -71,7 +71,7 @@ class VideoSource(Source):
         if image is None:
             self.close()
             return None
-        frame = Frame(image, self._index, time.time_ns(), self.name, pts_ns=self._pts_ns)
+        frame = Frame(image, self._index, CLOCK.now_ns(), self.name, pts_ns=self._pts_ns)
         self._index += 1
         return frame
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from engine.config import RecordConfig
 from engine.frame import Frame
+from engine.record.recorder import Recorder
 from engine.scene import Scene
-from streaming.store.recorder import Recorder
 from streaming.store.writer import StoreWriter
 
 _log = logging.getLogger("unseen.store")

@@ -12,17 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from engine.errors import StoreError
-from streaming.store.rows import FrameRow, SelectionRow
-from streaming.store.schema import APPLICATION_ID, TABLES, VERSION
+from engine.record.recorder import NotKept as NotKept
+from engine.record.rows import FrameRow, SelectionRow
+from engine.record.schema import APPLICATION_ID, TABLES, VERSION
 
 _LOCK_TIMEOUT_S = 2.0
 """How long another program may hold the store before a write is given up."""
 
 _MAGIC = b"SQLite format 3\0"
-
-
-class NotKept(Exception):
-    """A frame the store did not take; the text is the cause as `docs/store.md` lists it."""
 
 
 class StoreWriter:

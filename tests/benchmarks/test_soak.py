@@ -4,19 +4,59 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import soak
 from benchmarks.fault_plan import FAULTS, FaultPlan
-from benchmarks.soak import Sample, books, growth
+from benchmarks.growth import Sample, curve, growth
+from benchmarks.small_model import write_small_model
+from benchmarks.soak import books
+from engine.config import EngineConfig
+from engine.frame import Frame
+from engine.perceive.network import Network
+from engine.pipeline import Pipeline
 
 
-def test_growth_is_told_per_hour_and_by_quarters() -> None:
-    samples = [Sample(float(second), 300.0 + second / 10, 11 + second // 50, 6) for second in range(100)]
-    told = growth(samples)
-    assert told["rss_slope_mb_per_hour"] == pytest.approx(360.0)
-    assert (told["threads_second_quarter"], told["threads_last_quarter"]) == (11, 12)
-    assert told["sockets_last_quarter"] == 6
+def samples(kb_per_1000_frames: float, threads_from: int = 1000) -> list[Sample]:
+    """A run of 1000 looks, 50 frames apart, that fills buffers during its first fifth."""
+    return [
+        Sample(
+            at_s=2.0 * look,
+            frames=50 * look,
+            rss_mb=300.0 + min(look, 200) / 10 + kb_per_1000_frames * look * 50 / 1000 / 1024 + (look % 7) / 100,
+            threads=11 + (look >= threads_from),
+            sockets=6,
+            files=20,
+        )
+        for look in range(1000)
+    ]
+
+
+def test_a_leak_is_told_per_thousand_frames_and_buffers_that_fill_are_none() -> None:
+    for rate in (0.0, 40.0):
+        told = growth(samples(rate))["rss_slope"]
+        assert told["low"] <= rate <= told["high"]
+        assert told["kb_per_1000_frames"] == pytest.approx(rate, abs=0.2)
+        assert told["high"] - told["low"] < 2.0
+
+
+def test_a_thread_too_many_shows_in_the_last_quarter() -> None:
+    told = growth(samples(0.0, threads_from=600))
+    assert told["threads"] == {"second_quarter": 11, "last_quarter": 12, "max": 12}
+    assert told["sockets"] == {"second_quarter": 6, "last_quarter": 6, "max": 6}
+
+
+def test_too_short_a_run_has_no_slope() -> None:
+    assert growth(samples(0.0)[:2])["rss_slope"] == {"kb_per_1000_frames": None, "low": None, "high": None}
+    assert growth([])["threads"]["max"] == 0
+
+
+def test_the_curve_is_short_and_covers_the_run() -> None:
+    told = curve(samples(0.0))
+    assert 100 <= len(told) <= 120
+    assert told[0][:2] == [0.0, 0]
+    assert told[-1][1] > 0.95 * 50 * 1000
 
 
 def test_a_missing_frame_is_found() -> None:
@@ -31,6 +71,7 @@ def test_this_process_has_memory_and_threads() -> None:
         pytest.skip("needs /proc")
     assert sample.rss_mb > 10
     assert sample.threads >= 1
+    assert sample.files >= sample.sockets >= 0
     assert Sample.of(2**22 + 1) is None
 
 
@@ -46,16 +87,28 @@ def test_a_recovery_ends_with_the_first_frame_captured_after_the_fault() -> None
 
 
 @pytest.mark.slow
-def test_two_cameras_that_break_lose_no_frame_from_the_books(
-    tmp_path: Path, motion_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_cameras_that_break_lose_no_frame_from_the_books(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = tmp_path / "soak.json"
-    arguments = ["soak", "--frames", "600", "--fault-every", "3", "--json", str(result)]
-    monkeypatch.setattr("sys.argv", [*arguments, "--", "--model", str(motion_model)])
+    arguments = ["soak", "--frames", "600", "--fault-every", "3", "--size", "120x160", "--model", "small"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--json", str(result)])
     assert soak.main() == 0
     told = json.loads(result.read_text())
-    assert told["frames"] == 600
+    assert (told["complete"], told["frames"]) == (True, 600)
     assert set(told["faults"]) <= set(FAULTS)
     assert sum(told["reconnects"].values()) > 0
-    assert told["threads_last_quarter"] <= told["threads_second_quarter"] + 2
-    assert told["sockets_last_quarter"] <= told["sockets_second_quarter"] + 2
+    for name in ("threads", "sockets"):
+        assert told[name]["last_quarter"] <= told[name]["second_quarter"] + 2
+
+
+def test_the_small_model_is_one_the_engine_takes(tmp_path: Path) -> None:
+    network = Network(write_small_model(tmp_path / "small.onnx"))
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    pipeline = Pipeline(EngineConfig(), network)
+    scenes = [
+        scene
+        for index in range(8)
+        for scene in pipeline.step(Frame(np.roll(image, 6 * index, axis=1), index, index, "cam"))
+    ]
+    finals = [scene.frame_index for scene in [*scenes, *pipeline.flush()] if scene.kind == "final"]
+    assert finals == list(range(8))
+    assert network.uses_motion

@@ -11,23 +11,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.ports import free_port
+
 PEER = Path(__file__).with_name("peer.py")
 REPOSITORY = Path(__file__).resolve().parents[2]
 SYSTEM_PYTHON = "/usr/bin/python3"
 ROS1_PACKAGES = "python3-rospy python3-roslaunch python3-rosmaster python3-sensor-msgs python3-diagnostic-msgs"
-PATIENCE_S = 40.0
+PATIENCE_S = 120.0
 """How long a process may take to start on a busy machine; tests end as soon as what they wait for is there."""
 
 LOOPBACK_DDS = """<CycloneDDS><Domain><General><Interfaces><NetworkInterface name="lo"/></Interfaces>
 <AllowMulticast>false</AllowMulticast></General><Discovery><ParticipantIndex>auto</ParticipantIndex>
 <MaxAutoParticipantIndex>20</MaxAutoParticipantIndex><Peers><Peer address="127.0.0.1"/></Peers></Discovery>
 </Domain></CycloneDDS>"""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Program:
@@ -86,7 +82,7 @@ class Program:
         """Ask it to end (SIGTERM) and return its exit code."""
         self.process.terminate()
         try:
-            code = self.process.wait(10)
+            code = self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
             code = self.process.wait()

@@ -2,7 +2,8 @@
 
     python3 tests/streaming/rtsp_server.py PORT [WIDTH HEIGHT]
 
-prints "ready" once it listens. Needs python3-gi, gir1.2-gst-rtsp-server-1.0 and gstreamer1.0-plugins-good.
+prints "ready" and the port once it listens; PORT 0 takes a free one. Needs python3-gi, gir1.2-gst-rtsp-server-1.0 and
+gstreamer1.0-plugins-good.
 """
 
 import sys
@@ -31,7 +32,7 @@ def main() -> None:
     server.get_mount_points().add_factory("/ball", factory)
     if not server.attach(None):
         raise SystemExit(f"port {port} cannot be bound")
-    print("ready", flush=True)
+    print("ready", server.get_bound_port(), flush=True)
     GLib.MainLoop().run()
 
 

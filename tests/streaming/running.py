@@ -30,7 +30,7 @@ class Running:
     def frames(self, source: str) -> int:
         return next(status.frames for status in self.session.sources() if status.name == source)
 
-    def goes_on(self, source: str, timeout_s: float = 20.0) -> bool:
+    def goes_on(self, source: str, timeout_s: float = 60.0) -> bool:
         """Whether another frame of `source` is published in time."""
         before = self.frames(source)
         return eventually(lambda: self.frames(source) > before, timeout_s)
@@ -54,9 +54,9 @@ def running_engine(model: Path, *sources: str) -> Iterator[Running]:
         running = Running(network, session, factory, publisher, config, EngineStatus(session, report, publisher))
         thread.start()
         try:
-            assert all(eventually(lambda name=name: running.frames(name) > 0, 60) for name in names)
+            assert all(eventually(lambda name=name: running.frames(name) > 0, 120) for name in names)
             yield running
         finally:
             session.stop()
-            thread.join(30)
+            thread.join(60)
             assert not thread.is_alive()

@@ -52,7 +52,7 @@ def read_by_the_page(parts: list[bytes]) -> tuple[dict, np.ndarray]:
     return header, np.array(pixels, np.uint16).reshape(h, w)
 
 
-def eventually(condition: Callable[[], object], timeout_s: float = 5.0) -> bool:
+def eventually(condition: Callable[[], object], timeout_s: float = 60.0) -> bool:
     """Wait until `condition` holds; False when it does not in time."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():

@@ -185,7 +185,7 @@ def test_live_frames_come_in_real_time_and_late_ones_are_counted() -> None:
         frames = list(source)
         elapsed_s = time.monotonic() - start_s
     assert source.live
-    assert 0.55 <= elapsed_s < 5
+    assert elapsed_s >= 0.55
     assert len(frames) + source.dropped.get("late", 0) == 60
     assert frames[0].pts_ns is None
 

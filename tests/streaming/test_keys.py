@@ -108,7 +108,7 @@ def test_missing_keys_say_how_to_make_them(tmp_path):
 def test_the_command_line_makes_adds_and_revokes(tmp_path):
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "streaming.keys", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
     folder = tmp_path / "keys"
     assert run("new", str(folder)).returncode == 0
@@ -130,10 +130,10 @@ def test_a_client_with_keys_reads_the_masks(folder, tmp_path, transport):
         Publisher(endpoint, keys=keys.load_server(folder, "data"), patience_ms=500) as publisher,
         MaskSubscriber(publisher.endpoint, keys=folder / "clients" / "robot", every=True) as masks,
     ):
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         for frame in range(3):
             publisher.publish(make_scene(frame))
-        assert [masks.read(10).frame for _ in range(3)] == [0, 1, 2]
+        assert [masks.read(60).frame for _ in range(3)] == [0, 1, 2]
 
 
 def unauthorised(folder: Path, tmp_path: Path, kind: str) -> Path | None:
@@ -167,11 +167,11 @@ def test_a_client_without_the_right_keys_gets_nothing(folder, tmp_path, publishe
         MaskSubscriber(publisher.endpoint, kind="both", keys=wrong) as locked_out,
         MaskSubscriber(publisher.endpoint, keys=folder / "clients" / "robot", every=True) as masks,
     ):
-        assert publisher.wait_for_subscriber(10)
+        assert publisher.wait_for_subscriber(60)
         publisher.set_state("cam", "live")
         for frame in range(20):
             publisher.publish(make_scene(frame))
-            assert masks.read(10).frame == frame
+            assert masks.read(60).frame == frame
         assert locked_out.read(0.3) is None
         assert locked_out.sources == ()
 
@@ -205,7 +205,7 @@ def test_clients_are_added_and_locked_out_without_a_restart(folder, publisher):
     publisher.publish(make_scene(5))
     late = keys.add_client(folder, "late")
     with MaskSubscriber(publisher.endpoint, keys=late) as masks:
-        assert masks.read(10).frame == 5
+        assert masks.read(60).frame == 5
     keys.revoke(folder, "late")
     with MaskSubscriber(publisher.endpoint, keys=late) as masks:
         assert masks.read(0.3) is None
@@ -218,7 +218,7 @@ def test_other_machines_may_connect_with_keys_only(folder):
         port = publisher.endpoint.rpartition(":")[2]
         publisher.publish(make_scene(3))
         with MaskSubscriber(f"tcp://127.0.0.1:{port}", keys=folder / "clients" / "robot") as masks:
-            assert masks.read(10).frame == 3
+            assert masks.read(60).frame == 3
 
 
 def test_an_ipc_folder_others_can_enter_needs_keys(folder, tmp_path):

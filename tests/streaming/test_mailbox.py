@@ -17,7 +17,7 @@ from streaming.capture import CaptureThread
 from streaming.mailbox import Mailbox
 from streaming.sources.base import Source
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 def frame(index: int) -> Frame:
@@ -235,9 +235,8 @@ def test_a_read_that_blocks_does_not_block_the_stop() -> None:
     thread = CaptureThread(source, box, stop_event)
     thread.start()
     assert reading.wait(PATIENCE_S)
-    start_s = time.monotonic()
     assert thread.stop(timeout_s=0.1) is False
-    assert time.monotonic() - start_s < 2.0
+    assert thread.is_alive()  # it is still in its read, and we are here
     assert stop_event.is_set()
     assert box.get(0) is None
     assert source.closed_by == []  # never released under a running read
@@ -265,9 +264,9 @@ def test_a_paced_file_keeps_its_rate(policy: str, paced: bool | None) -> None:
 
 
 def test_a_file_with_newest_policy_can_run_as_fast_as_it_goes() -> None:
-    thread = CaptureThread(ScriptedSource(up_to(11), live=False, fps=1.0), Mailbox("newest"), paced=False)
+    thread = CaptureThread(ScriptedSource(up_to(11), live=False, fps=0.01), Mailbox("newest"), paced=False)
     thread.start()
-    thread.join(5.0)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
     assert thread.dropped == {"superseded": 10}
 
@@ -283,20 +282,25 @@ def test_a_second_of_unreadable_frames_is_a_gap() -> None:
 
 def test_the_process_leaves_in_good_order_while_a_read_blocks() -> None:
     script = """
+import threading
 import time
 from streaming.capture import CaptureThread
 from streaming.mailbox import Mailbox
 from streaming.sources.base import Source
 
+reading = threading.Event()
+
 class Slow(Source):
     def read(self):
-        time.sleep(0.5)
+        reading.set()
+        time.sleep(2)
     def close(self):
         print("closed", flush=True)
 
 thread = CaptureThread(Slow("slow", "slow"), Mailbox())
 thread.start()
+assert reading.wait(60)
 assert thread.stop(timeout_s=0.05) is False
 """
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "closed\n", "")

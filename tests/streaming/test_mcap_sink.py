@@ -167,7 +167,7 @@ def test_a_full_disk_costs_messages_and_not_the_file(
     assert len(caplog.messages) == 1
     assert "No space left on device; recording waits until there is room, the engine goes on" in caplog.messages[0]
     ballast.unlink()
-    assert eventually(lambda: see(1) or sink.frames > kept, timeout_s=10)
+    assert eventually(lambda: see(1) or sink.frames > kept, timeout_s=60)
     see(3)
     sink.close()
     assert len(caplog.messages) == 2
@@ -223,7 +223,7 @@ def test_the_masks_are_those_of_save_masks_and_ctrl_c_finishes_the_file(tmp_path
     command = [sys.executable, "-m", "engine.run", "--source", uri, "--every-frame", *options]
     with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as process:
         try:
-            assert eventually(lambda: len(list(masks.glob("masks/*.png"))) > 8, timeout_s=90)
+            assert eventually(lambda: len(list(masks.glob("masks/*.png"))) > 8, timeout_s=240)
             os.kill(process.pid, signal.SIGINT)
             _, said = process.communicate(timeout=60)
         finally:

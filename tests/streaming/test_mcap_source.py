@@ -162,13 +162,13 @@ def test_played_at_its_own_pace_each_frame_waits_for_its_time(tmp_path: Path) ->
     mailbox = Mailbox("every", 8, live=False, on_change=lambda: arrived_s.append(time.monotonic()))
     thread = CaptureThread(open_source(str(path)), mailbox, paced=True)
     thread.start()
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
     assert thread.decoded == 5
-    due_s = [(t_ns - START_NS) / 1e9 for t_ns in TIMES_NS]
-    passed_s = [at_s - arrived_s[0] for at_s in arrived_s[:5]]
-    # Never early, beyond what the first one came late.
-    assert all(passed >= due - 0.03 for passed, due in zip(passed_s, due_s, strict=True))
+    assert thread._zero_s is not None  # when the recording began, had it begun with this thread
+    due_s = [thread._zero_s + (t_ns - START_NS) / 1e9 for t_ns in TIMES_NS]
+    # Never early; how late depends on the machine.
+    assert all(at_s >= due - 0.001 for at_s, due in zip(arrived_s[:5], due_s, strict=True))
 
 
 def test_a_silence_in_the_recording_is_a_gap_however_fast_it_is_played(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_silence_in_the_recording_is_a_gap_however_fast_it_is_played(tmp_path:
     sink.close()
     thread = CaptureThread(open_source(str(tmp_path / "a.mcap")), Mailbox("every", 8, live=False))
     thread.start()
-    thread.join(20)
+    thread.join(60)
     assert list(thread.gaps) == [4]
 
 
@@ -190,7 +190,7 @@ def test_a_long_silence_does_not_hold_up_the_end(tmp_path: Path) -> None:
     sink.close()
     thread = CaptureThread(open_source(str(path)), Mailbox("every", 8, live=False), paced=True)
     thread.start()
-    assert thread.stop(10)
+    assert thread.stop(60)
     assert threading.current_thread() is not thread
 
 

@@ -23,7 +23,7 @@ from tests.streaming.scenes import eventually
 
 def read(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -73,7 +73,7 @@ def test_a_running_engine_is_measured(motion_model: Path):
         engine.session.remove_source("door")
         engine.session.pause("cam")
         captured = next(source.captured for source in engine.session.sources())
-        assert eventually(lambda: engine.session.sources()[0].captured > captured + 2, 20)
+        assert eventually(lambda: engine.session.sources()[0].captured > captured + 2)
         found = samples(read(server.port, "/metrics")[1])
         assert not [key for key in found if "door" in key]
         assert found["unseen_source_paused", "cam"] == 1
@@ -81,7 +81,7 @@ def test_a_running_engine_is_measured(motion_model: Path):
 
 
 def test_alive_and_ready_follow_the_engine(motion_model: Path, monkeypatch):
-    monkeypatch.setattr(health_module, "_ANSWER_WITHIN_S", 0.5)
+    monkeypatch.setattr(health_module, "_ANSWER_WITHIN_S", 2.0)
     monkeypatch.setattr(health_module, "_REMEMBERED_S", 0.0)
     health = Health()
     with MetricsServer("127.0.0.1:0", health) as server:
@@ -90,22 +90,22 @@ def test_alive_and_ready_follow_the_engine(motion_model: Path, monkeypatch):
         assert read(server.port, "/metrics") == (200, "")
         with running_engine(motion_model, "cam") as engine:
             health.status = engine.status
-            assert read(server.port, "/healthz")[0] == 200
+            assert eventually(lambda: read(server.port, "/healthz")[0] == 200)
             assert read(server.port, "/readyz") == (200, '{"ready": true, "sources": {"cam": "live"}}\n')
             hang, hangs = threading.Event(), threading.Event()
 
             def block() -> None:
                 hangs.set()
-                hang.wait(60)
+                hang.wait(300)
 
-            thread = threading.Thread(target=lambda: engine.session.call(block, 60))
+            thread = threading.Thread(target=lambda: engine.session.call(block, 300))
             thread.start()
-            assert hangs.wait(20)
+            assert hangs.wait(60)
             code, text = read(server.port, "/healthz")
             assert code == 503
             assert "did not answer" in json.loads(text)["problem"]
             hang.set()
-            thread.join(20)
+            thread.join(60)
             assert eventually(lambda: read(server.port, "/healthz")[0] == 200)
         assert read(server.port, "/readyz")[0] == 503
         with pytest.raises(EngineError):
@@ -131,7 +131,7 @@ def test_other_paths_and_methods_are_refused_and_idle_clients_in_nobodys_way():
     with MetricsServer("0", Health()) as server:
         assert read(server.port, "/")[0] == 404
         assert read(server.port, "/metrics/../../etc/passwd")[0] == 404
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         connection.request("POST", "/metrics", body="x")
         assert connection.getresponse().status == 501
         connection.close()
@@ -140,7 +140,7 @@ def test_other_paths_and_methods_are_refused_and_idle_clients_in_nobodys_way():
         assert (reply.status, reply.read()) == (200, b"")
         assert "Python" not in reply.headers["Server"]
         connection.close()
-        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(8)]
+        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(8)]
         assert read(server.port, "/healthz")[0] == 200
         for one in idle:
             one.close()
@@ -148,12 +148,12 @@ def test_other_paths_and_methods_are_refused_and_idle_clients_in_nobodys_way():
 
 def test_more_connections_than_places_are_closed_at_once():
     with MetricsServer("0", Health()) as server:
-        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(20)]
+        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(20)]
         # Whoever came too late reads the end of the connection, long before an idle one is given up.
         assert eventually(lambda: sum(_is_closed(one) for one in idle) == 4, 4)
         for one in idle:
             one.close()
-        assert eventually(lambda: _answers(server.port), 20)
+        assert eventually(lambda: _answers(server.port))
 
 
 def _is_closed(connection: socket.socket) -> bool:

@@ -22,7 +22,7 @@ from engine.registry.check import try_out
 from engine.registry.files import replace_text
 from streaming.feed import Feed
 from streaming.lane import Lane
-from streaming.loaded import first_model, load_beside, open_registry
+from streaming.loaded import first_model, load_beside, load_verified, open_registry
 from streaming.models import ModelWatch
 from streaming.report import Report
 from streaming.session import Session
@@ -32,7 +32,7 @@ pytest.importorskip("onnx")
 from tests.streaming.scenes import eventually
 from tests.swappable import blind_to_blank_frames, variant, with_constant
 
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 
 class Engine:
@@ -399,9 +399,30 @@ class Camera:
 
 
 def test_a_model_that_fails_on_what_the_cameras_see_is_refused(tmp_path: Path, motion_model: Path) -> None:
-    load = Loader()
-    assert load_beside(Camera(), load, motion_model).hash == Network(motion_model).hash
+    def load(path: Path) -> Network:
+        return Network(path, backend="onnxruntime", threads=1)
+
+    assert load_beside(Camera(), load, motion_model, 0).hash == Network(motion_model).hash
     picky = blind_to_blank_frames(tmp_path / "picky.onnx")
-    assert load(picky).hash
+    try_out(load(picky))
     with pytest.raises(ModelError, match="not finite"):
-        load_beside(Camera(), load, picky)
+        load_beside(Camera(), load, picky, 0)
+    # What fails on everything is found where no source has a frame yet.
+    with pytest.raises(ModelError, match="not finite"):
+        load_beside(SimpleNamespace(sources=list), load, with_constant(tmp_path / "nan.onnx", "slope", np.nan), 0)
+
+
+def test_a_good_version_is_read_once(
+    registry: Registry, motion_model: Path, make: Callable[[object], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = registry.place(make(1), {})
+    opened: list[Path] = []
+    whole, block = Path.read_bytes, Path.open
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (opened.append(path), whole(path))[1])
+    monkeypatch.setattr(
+        Path, "open", lambda path, *more, **named: (opened.append(path), block(path, *more, **named))[1]
+    )
+    network = load_verified(registry, version, lambda path: Network(path, backend="onnxruntime", threads=1))
+    assert network.hash == version.hash
+    # `read_bytes` opens, so one reading shows up as two calls at most.
+    assert sum(path == version.path for path in opened) <= 2

@@ -45,6 +45,19 @@ def test_neighbouring_ids_have_colours_far_apart_and_one_id_keeps_its_colour():
     assert object_colour(12) == object_colour(12)
 
 
+def test_ids_are_as_large_a_part_of_a_large_picture_as_of_a_small_one():
+    shares = []
+    for height, width in ((360, 640), (1080, 1920)):
+        labels = np.zeros((height, width), np.uint16)
+        labels[0, 0] = 1
+        item = make_object(28, 1, box=(width // 4, height // 4, width // 2, height // 2))
+        drawn = draw_overlay(gray_image(height, width), labels, [item], scale=1.0)
+        rows = np.flatnonzero((drawn[1:] > 150).all(axis=2).any(axis=1))
+        shares.append((rows[-1] - rows[0] + 1) / height)
+    assert 0.8 < shares[1] / shares[0] < 1.25
+    assert shares[1] > 0.02
+
+
 def test_labels_at_the_border_do_not_push_the_text_out_of_the_image():
     labels = np.ones((120, 160), np.uint16)
     drawn = draw_overlay(gray_image(), labels, [make_object(123456, 1, box=(158, 118, 160, 120))], scale=0.5)

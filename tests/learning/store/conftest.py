@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.config import RecordConfig
-from streaming.store.recorder import Recorder
+from engine.record.recorder import Recorder
 from streaming.store.writer import StoreWriter
 from tests.streaming.store.scenes import make_final, make_frame
 

@@ -9,10 +9,10 @@ import pytest
 
 from engine.config import RecordConfig
 from engine.errors import StoreError, UsageError
+from engine.record import schema
+from engine.record.recorder import Recorder
 from learning.store import SelectionStore
 from learning.store import reader as reading
-from streaming.store import schema
-from streaming.store.recorder import Recorder
 from streaming.store.writer import StoreWriter
 from tests.streaming.store.scenes import make_final, make_frame, make_rows
 

@@ -30,10 +30,11 @@ from streaming.loaded import Loaded
 from streaming.models import ModelWatch
 from streaming.sources import open_source
 from streaming.subscriber import MaskSubscriber
+from tests.ports import free_port
 from tests.streaming.running import SCENE, running_engine
 from tests.streaming.scenes import eventually
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def test_a_running_engine_does_what_it_is_told(motion_model: Path, caplog):
@@ -66,7 +67,7 @@ def test_a_running_engine_does_what_it_is_told(motion_model: Path, caplog):
             client.pause("cam")
             paused = engine.session.sources()[0]
             assert eventually(lambda: engine.session.sources()[0].captured > paused.captured + 2, PATIENCE_S)
-            assert engine.frames("cam") <= paused.frames + 1
+            assert engine.frames("cam") <= paused.frames + 3  # those in work when it began
             client.resume("cam")
             assert engine.goes_on("cam")
 
@@ -163,12 +164,6 @@ def test_a_live_key_decides_like_a_start_with_it(motion_model: Path):
         assert decided != untouched, f"{key} makes no difference here: the comparison proves nothing"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_an_engine_process_with_keys_control_and_metrics(tmp_path: Path, motion_model: Path, capsys):
     folder, robot = tmp_path / "keys", tmp_path / "keys" / "clients" / "robot"
     keys.create(folder, client="robot")
@@ -176,7 +171,7 @@ def test_an_engine_process_with_keys_control_and_metrics(tmp_path: Path, motion_
     port = free_port()
     heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     heard.bind(str(tmp_path / "notify"))
-    heard.settimeout(90)
+    heard.settimeout(300)
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "engine.run", "--source", f"cam={SCENE}", "--model", str(motion_model)),
@@ -192,12 +187,12 @@ def test_an_engine_process_with_keys_control_and_metrics(tmp_path: Path, motion_
         assert heard.recv(100) == b"WATCHDOG=1"
         heard.close()
         with MaskSubscriber(publish, kind="provisional", keys=robot) as masks, MaskSubscriber(publish) as keyless:
-            assert masks.read(60) is not None
-            assert masks.read(60) is not None
+            assert masks.read(120) is not None
+            assert masks.read(120) is not None
             assert keyless.read(0.2) is None
         common = ["--endpoint", control, "--keys", str(robot), "--timeout", str(PATIENCE_S)]
         status = subprocess.run(
-            [sys.executable, "-m", "streaming.control", "status", *common], capture_output=True, text=True, timeout=120
+            [sys.executable, "-m", "streaming.control", "status", *common], capture_output=True, text=True, timeout=300
         )
         assert status.returncode == 0, status.stderr
         assert json.loads(status.stdout)["sources"][0]["name"] == "cam"
@@ -218,7 +213,7 @@ def test_an_engine_process_with_keys_control_and_metrics(tmp_path: Path, motion_
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=PATIENCE_S) as reply:
             assert json.loads(reply.read())["ready"]
         assert command_line(["shutdown", *common]) == 0
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)

@@ -20,7 +20,7 @@ from tests.streaming.control.steered import FRAME_SIZE, RecordingSession
 from tests.streaming.scenes import eventually
 
 ANY_PORT = "tcp://127.0.0.1:0"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def client(server):
 
 @contextmanager
 def raw_socket(endpoint: str, kind: int = zmq.DEALER, options: tuple[tuple[int, int], ...] = ()):
-    """A plain socket; receiving fails after 20 s instead of hanging."""
+    """A plain socket; receiving fails after a minute instead of hanging."""
     context = zmq.Context()
     socket = context.socket(kind)
-    for option, value in ((zmq.RCVTIMEO, 20_000), *options):
+    for option, value in ((zmq.RCVTIMEO, 60_000), *options):
         socket.setsockopt(option, value)
     socket.connect(endpoint)
     try:
@@ -336,7 +336,7 @@ def test_closing_answers_what_waits_and_leaves_no_thread(session):
         assert [(reply["id"], reply["ok"]) for reply in replies] == [(1, True), (2, True)]
         closing.join(PATIENCE_S)
     server.close()
-    assert eventually(lambda: threading.active_count() == before)
+    assert eventually(lambda: threading.active_count() <= before)
 
 
 def test_a_client_says_who_does_not_answer(session):

@@ -10,13 +10,14 @@ import pytest
 
 from streaming.label_codec import decode_labels
 from streaming.overlay import object_colour
-from streaming.preview import live_view
+from streaming.preview import live_view, viewers
 from streaming.preview.live_view import LiveView
 from streaming.preview.message import unpack
 from streaming.preview.viewers import ABSENT_AFTER_S, MOST_VIEWERS, Viewers
 from tests.streaming.preview.stage import frame_done
 from tests.streaming.scenes import eventually
 
+PATIENCE_S = 60.0
 STATES = [{"name": "cam", "state": "live"}]
 
 
@@ -35,7 +36,8 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.fixture
-def view(encoded: list[int]) -> Iterator[LiveView]:
+def view(encoded: list[int], monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveView]:
+    monkeypatch.setattr(viewers, "ABSENT_AFTER_S", 600.0)  # a busy machine may not ask for seconds
     made = LiveView(lambda: STATES)
     yield made
     made.close()
@@ -45,7 +47,7 @@ def test_a_message_holds_the_frame_at_half_size_with_its_masks_and_objects(view:
     assert view.viewers.admit("a", "cam")
     done = frame_done(5, followed=(3, 8))
     view.observe(done)
-    state, labels, jpeg = unpack(view.next("cam", 0))
+    state, labels, jpeg = unpack(view.next("cam", 0, PATIENCE_S))
     assert state["view"] == [60, 80]
     picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     small = cv2.resize(done.frame.image, (80, 60), interpolation=cv2.INTER_AREA)
@@ -68,7 +70,7 @@ def test_a_message_holds_the_frame_at_half_size_with_its_masks_and_objects(view:
 def test_large_frames_are_shown_smaller_than_half(view: LiveView) -> None:
     view.viewers.admit("a", "cam")
     view.observe(frame_done(size=(2160, 3840)))
-    state, _, _ = unpack(view.next("cam", 0, 10.0))
+    state, _, _ = unpack(view.next("cam", 0, PATIENCE_S))
     assert state["view"] == [540, 960]
 
 
@@ -78,27 +80,27 @@ def test_nothing_is_encoded_while_nobody_watches(view: LiveView, encoded: list[i
     view.viewers.admit("a", "other")  # somebody watches, but another source
     view.observe(frame_done(50))
     view.observe(frame_done(0, "other"))
-    view.next("other", 0)
+    view.next("other", 0, PATIENCE_S)
     assert encoded == [0]
     view.viewers.admit("a", "cam")
-    assert unpack(view.next("cam", 0))[0]["frame"]["index"] == 50
+    assert unpack(view.next("cam", 0, PATIENCE_S))[0]["frame"]["index"] == 50
     assert encoded == [0, 50]
 
 
 def test_who_comes_back_never_sees_the_past_first(view: LiveView) -> None:
     view.viewers.admit("a", "cam")
     view.observe(frame_done(1))
-    assert unpack(view.next("cam", 0))[0]["frame"]["index"] == 1
+    assert unpack(view.next("cam", 0, PATIENCE_S))[0]["frame"]["index"] == 1
     view.viewers.admit("a", "elsewhere")
     view.observe(frame_done(2))
     view.viewers.admit("a", "cam")
-    assert unpack(view.next("cam", 0))[0]["frame"]["index"] == 2
+    assert unpack(view.next("cam", 0, PATIENCE_S))[0]["frame"]["index"] == 2
 
 
 def test_a_still_source_is_shown_once_and_its_state_from_time_to_time(view: LiveView, encoded: list[int]) -> None:
     view.observe(frame_done(1))  # e.g. paused before anybody watched
     view.viewers.admit("a", "cam")
-    number = unpack(view.next("cam", 0))[0]["number"]
+    number = unpack(view.next("cam", 0, PATIENCE_S))[0]["number"]
     state, labels, jpeg = unpack(view.next("cam", number, 0.05))
     assert (state["sources"], labels, jpeg) == (STATES, b"", b"")
     assert "frame" not in state
@@ -107,36 +109,41 @@ def test_a_still_source_is_shown_once_and_its_state_from_time_to_time(view: Live
 
 def test_a_page_that_knows_no_source_yet_learns_them_at_once(view: LiveView) -> None:
     start = time.monotonic()
-    assert unpack(view.next("", 0, 30.0))[0]["sources"] == STATES
-    assert time.monotonic() - start < 10
+    assert unpack(view.next("", 0, PATIENCE_S))[0]["sources"] == STATES
+    assert time.monotonic() - start < PATIENCE_S / 2
 
 
 def test_at_most_ten_frames_per_second_are_encoded(view: LiveView, encoded: list[int]) -> None:
     view.viewers.admit("a", "cam")
     start = time.monotonic()
-    while time.monotonic() - start < 0.75:
-        view.viewers.admit("a", "cam")
+
+    def five_were() -> bool:
         view.observe(frame_done(len(encoded), size=(48, 64)))
-        time.sleep(0.005)
-    assert 2 <= len(encoded) <= 9
+        return len(encoded) >= 5
+
+    assert eventually(five_were)
+    assert len(encoded) <= 1 + live_view.HIGHEST_RATE_HZ * (time.monotonic() - start)
 
 
-def test_slow_encoding_pauses_longer(view: LiveView, monkeypatch: pytest.MonkeyPatch, encoded: list[int]) -> None:
+def test_slow_encoding_pauses_longer(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[float] = []
+
     def expensive(frame, scene):
-        encoded.append(frame.index)
+        begun.append(time.monotonic())
         until = time.thread_time() + 0.03
         while time.thread_time() < until:
             pass
         return (1, 1), b"", b""
 
     monkeypatch.setattr(live_view, "encode_view", expensive)
-    start = time.monotonic()
-    while time.monotonic() - start < 0.7:
-        view.viewers.admit("a", "cam")
+    view.viewers.admit("a", "cam")
+
+    def three_were() -> bool:
         view.observe(frame_done())
-        time.sleep(0.005)
-    # 30 ms of work at 4 % of a core: once in 750 ms.
-    assert len(encoded) == 1
+        return len(begun) == 3
+
+    assert eventually(three_were)
+    assert np.diff(begun).min() >= 0.03 / live_view.SHARE_OF_A_CORE
 
 
 def test_every_frame_reaches_the_charts_though_few_are_shown(view: LiveView) -> None:
@@ -146,10 +153,10 @@ def test_every_frame_reaches_the_charts_though_few_are_shown(view: LiveView) -> 
     for index in range(60):
         view.observe(frame_done(index, size=(48, 64)))
         if index % 20 == 19:
-            state = unpack(view.next("cam", number, 5.0))[0]
+            state = unpack(view.next("cam", number, PATIENCE_S))[0]
             seen += [row[0] for row in state["samples"]["rows"]]
             number = state["number"]
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while seen[-1] < 59 and time.monotonic() < deadline:
         state = unpack(view.next("cam", number))[0]
         seen += [row[0] for row in state.get("samples", {"rows": []})["rows"]]
@@ -158,29 +165,27 @@ def test_every_frame_reaches_the_charts_though_few_are_shown(view: LiveView) -> 
 
 
 def test_the_engine_does_not_wait_for_viewers_or_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    go_on = threading.Event()
+    go_on, encoded = threading.Event(), []
 
     def stuck(frame, scene):
-        go_on.wait(30)
+        go_on.wait(PATIENCE_S)
+        encoded.append(frame.index)
         raise ValueError("no picture")
 
     monkeypatch.setattr(live_view, "encode_view", stuck)
     view = LiveView(lambda: STATES)
     view.viewers.admit("a", "cam")
-    waiting = [threading.Thread(target=view.next, args=("cam", 0, 30.0)) for _ in range(MOST_VIEWERS)]
+    waiting = [threading.Thread(target=view.next, args=("cam", 0, PATIENCE_S)) for _ in range(MOST_VIEWERS)]
     for thread in waiting:
         thread.start()
-    done = [frame_done(index) for index in range(20)]
-    start = time.monotonic()
-    for item in done:
-        view.observe(item)
-    took_s = time.monotonic() - start
+    for index in range(20):
+        view.observe(frame_done(index))
+    assert encoded == []  # all of that while the encoder was stuck with the first one
     go_on.set()
     view.close()
     for thread in waiting:
-        thread.join(10)
+        thread.join(PATIENCE_S)
     assert not any(thread.is_alive() for thread in waiting)
-    assert took_s < 1.0
 
 
 def test_a_frame_that_cannot_be_shown_does_not_end_the_page(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +201,7 @@ def test_a_frame_that_cannot_be_shown_does_not_end_the_page(view: LiveView, monk
     view.observe(frame_done(0))
     assert eventually(lambda: not view._shown["cam"].fresh)
     view.observe(frame_done(1))
-    assert unpack(view.next("cam", 0, 10.0))[0]["frame"]["index"] == 1
+    assert unpack(view.next("cam", 0, PATIENCE_S))[0]["frame"]["index"] == 1
 
 
 def test_numbers_go_on_over_a_restart() -> None:
@@ -204,13 +209,13 @@ def test_numbers_go_on_over_a_restart() -> None:
     first = LiveView(lambda: STATES)
     first.viewers.admit("a", "cam")
     first.observe(frame_done())
-    before = unpack(first.next("cam", 0))[0]["number"]
+    before = unpack(first.next("cam", 0, PATIENCE_S))[0]["number"]
     first.close()
     time.sleep(0.01)
     second = LiveView(lambda: STATES)
     second.viewers.admit("a", "cam")
     second.observe(frame_done())
-    assert unpack(second.next("cam", before))[0]["number"] != before
+    assert unpack(second.next("cam", before, PATIENCE_S))[0]["number"] != before
     second.close()
 
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from engine.evidence import Evidence
 from engine.frame import Frame
+from engine.record.rows import FrameRow, SelectionRow
 from engine.rle import encode_rle
 from engine.scene import CommitInfo, Object, Scene
-from streaming.store.rows import FrameRow, SelectionRow
 
 SIZE = (48, 80)
 GRID = (12, 20)

@@ -8,9 +8,9 @@ import pytest
 
 from engine.config import RecordConfig
 from engine.errors import StoreError
+from engine.record.recorder import Recorder
 from learning.store import SelectionStore
 from learning.store.upkeep import check
-from streaming.store.recorder import Recorder
 from streaming.store.writer import StoreWriter
 from tests.conftest import REPOSITORY
 from tests.streaming.store.scenes import make_final, make_frame

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from engine.config import RecordConfig
+from engine.record.recorder import Recorder
+from engine.record.usefulness import Diversity, usefulness
 from engine.scene import CommitInfo, Scene
 from learning.store import FrameRecord, SelectionStore
-from streaming.store.recorder import Recorder
-from streaming.store.usefulness import Diversity, usefulness
 from streaming.store.writer import StoreWriter
 from tests.streaming.store.scenes import SIZE, make_final, make_frame
 

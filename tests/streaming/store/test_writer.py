@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.errors import StoreError
-from streaming.store.schema import APPLICATION_ID, TABLES, VERSION
+from engine.record.schema import APPLICATION_ID, TABLES, VERSION
 from streaming.store.writer import NotKept, StoreWriter
 from tests.streaming.store.scenes import make_rows
 

@@ -2,7 +2,10 @@
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -10,10 +13,10 @@ import numpy as np
 from engine.config import RecordConfig
 from engine.evidence import Evidence
 from engine.frame import Frame
+from engine.record.picture import rows_of
+from engine.record.rows import FrameRow, SelectionRow
+from engine.record.usefulness import REMEMBERED, Diversity, usefulness
 from engine.scene import CommitInfo, Scene
-from streaming.store.picture import rows_of
-from streaming.store.usefulness import REMEMBERED, Diversity, usefulness
-from streaming.store.writer import NotKept, StoreWriter
 
 _log = logging.getLogger("unseen.store")
 
@@ -24,10 +27,35 @@ _SAME_GRAY_LEVELS = 2.0
 _SAME_LABELS = 0.9
 """Intersection over union of what is selected, above which the selection is the same."""
 
-_HELD_FRAMES = 64
+HELD_FRAMES = 64
 """Images kept per source while their masks are not final; a larger --lag loses images, not memory."""
 
 _DISK = {"disk_full": "the disk is full", "locked": "another program holds it", "write_error": "it cannot be written"}
+
+
+class NotKept(Exception):
+    """A frame the writer did not take; the text is the cause as `docs/store.md` lists it."""
+
+
+class RowWriter(Protocol):
+    """Where the kept frames go.
+
+    Attributes:
+        path: the store, for messages.
+        session: uuid hex of the run or of the recording.
+    """
+
+    path: Path
+    session: str
+
+    def append(self, frame: FrameRow, selections: Sequence[SelectionRow]) -> tuple[int, list[int]]:
+        """Take one frame; its id, and the ids of those that made room. Raises `NotKept`."""
+
+    def embeddings(self, count: int) -> list[tuple[int, np.ndarray]]:
+        """(frame id, embedding float32 [E]) of the latest selections kept before, oldest first."""
+
+    def close(self) -> None:
+        """Nothing follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +106,17 @@ class Recorder:
     Args:
         writer: the open store; closed with the recorder.
         config: interval, certificate, picture size.
+        held_frames: images kept per source while their masks are not final.
 
     Attributes:
         kept: frames written.
         causes: final frames not kept, by cause; `evicted` counts kept ones that made room.
     """
 
-    def __init__(self, writer: StoreWriter, config: RecordConfig) -> None:
+    def __init__(self, writer: RowWriter, config: RecordConfig, held_frames: int = HELD_FRAMES) -> None:
         self._writer = writer
         self._config = config
+        self._held_frames = held_frames
         self._diversity = Diversity(writer.embeddings(REMEMBERED))
         self._lanes: dict[str, _Lane] = {}
         self._trouble = ""
@@ -103,7 +133,7 @@ class Recorder:
             lane = self._lanes.setdefault(frame.source, _Lane())
             lane.frames[frame.index] = (frame, None if gap else lane.newest)
             lane.newest = frame
-            while len(lane.frames) > _HELD_FRAMES:
+            while len(lane.frames) > self._held_frames:
                 del lane.frames[next(iter(lane.frames))]
         for scene in scenes:
             if scene.kind == "final":

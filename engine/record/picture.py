@@ -7,9 +7,9 @@ from engine.compose import boxes_and_areas
 from engine.config import RecordConfig
 from engine.evidence import Evidence
 from engine.frame import Frame
+from engine.record.rows import FrameRow, SelectionRow
 from engine.rle import encode_rle
 from engine.scene import CommitInfo, Scene
-from streaming.store.rows import FrameRow, SelectionRow
 
 _PREVIOUS_PX = 448
 """Longer side of the frame before, kept for its motion only: the network's input is no larger."""
