@@ -39,10 +39,10 @@ from engine.errors import EngineError
 from engine.perceive.network import Network, resolve_model
 from engine.percepts import Percepts
 from engine.pipeline import Pipeline
+from engine.record.recorder import Recorder
 from engine.scene import Scene
 from learning.store import SelectionStore
 from streaming.sources import open_source
-from streaming.store.recorder import Recorder
 from streaming.store.writer import StoreWriter
 
 BUDGETS = (0.05, 0.1, 0.2)

@@ -23,11 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.errors import EngineError, ModelError, StoreError, UsageError
+from engine.perceive.motion import fit_features
 from engine.perceive.network import Network
 from learning import consistency, validate
 from learning.batches import Batches
 from learning.footage import find_clips, is_held_out, spread
-from learning.networks.compact import Proposals
+from learning.networks.compact import MASK_STRIDE, Proposals
 from learning.synthesis.sample import SIZE
 from learning.synthesis.shards import Shards
 
@@ -36,6 +37,9 @@ _OUTPUTS = ("masks", "scores", "background", "embedding")
 
 class OnnxProposals:
     """A model file in place of a torch network, for `validate`; all outputs of the contract must be there.
+
+    One with another input size sees the samples at that size, as the engine would show it them, and answers at the
+    samples' grid: what is lost by the size is part of what is measured.
 
     Raises:
         ModelError: missing, corrupt, or not following the contract.
@@ -50,9 +54,7 @@ class OnnxProposals:
             raise ModelError(f"model {path}: no output '{missing[0]}', the comparison needs {', '.join(_OUTPUTS)}")
         if not network.uses_motion:
             raise ModelError(f"model {path}: no input 'motion', the comparison needs image and motion")
-        if network.size != SIZE:
-            raise ModelError(f"model {path}: input {network.size}, samples are {SIZE}: export it at that size")
-        self._motion_size = network.motion_size
+        self._size, self._motion_size = network.size, network.motion_size
 
     def eval(self) -> "OnnxProposals":
         """For likeness with torch networks."""
@@ -61,17 +63,29 @@ class OnnxProposals:
     def __call__(self, image: torch.Tensor, motion: torch.Tensor) -> Proposals:
         """Outputs for image [B, 3, 256, 448] and motion [B, 5, 128, 224]."""
         single = [
-            self._session.run(_OUTPUTS, {"image": i[None].numpy(), "motion": self._fit(m.numpy())[None]})
+            self._session.run(
+                _OUTPUTS,
+                {
+                    "image": _resized(i.numpy(), self._size, cv2.INTER_AREA)[None],
+                    "motion": fit_features(m.numpy(), self._motion_size)[None],
+                },
+            )
             for i, m in zip(image, motion, strict=True)
         ]
-        return Proposals(*(torch.from_numpy(np.concatenate(values)) for values in zip(*single, strict=True)))
+        grid = (SIZE[0] // MASK_STRIDE, SIZE[1] // MASK_STRIDE)
+        columns = [np.concatenate(values) for values in zip(*single, strict=True)]
+        at_grid = [
+            np.stack([_resized(item, grid, cv2.INTER_LINEAR) for item in column]) if column.ndim == 4 else column
+            for column in columns
+        ]
+        return Proposals(*(torch.from_numpy(column) for column in at_grid))
 
-    def _fit(self, motion: np.ndarray) -> np.ndarray:
-        """Stored features float32 [5, 128, 224] at the size of the model's input, as the engine enlarges them."""
-        if motion.shape[1:] == self._motion_size:
-            return motion
-        size = self._motion_size[::-1]
-        return np.stack([cv2.resize(channel, size, interpolation=cv2.INTER_LINEAR) for channel in motion])
+
+def _resized(planes: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
+    """float32 [C, h', w'] at `size` = (h, w)."""
+    if planes.shape[1:] == size:
+        return planes
+    return np.stack([cv2.resize(plane, size[::-1], interpolation=interpolation) for plane in planes])
 
 
 @dataclass(frozen=True)

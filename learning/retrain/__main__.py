@@ -39,14 +39,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=default.batch)
     parser.add_argument("--rate", type=float, default=default.rate, help="peak of the learning rate")
     parser.add_argument("--share", type=float, default=default.share, help="of a batch that are selections")
-    parser.add_argument("--margin", type=float, default=default.margin, help="AP or IoU the old data may lose")
+    parser.add_argument("--move", type=float, default=default.move, help="from the base (0) to what was learned (1)")
+    parser.add_argument("--margin", type=float, default=default.margin, help="what the old data may lose")
     parser.add_argument("--frames", type=int, default=default.frames, help="selections learned from, most useful first")
-    parser.add_argument("--held-frames", type=int, default=default.held_frames, help="frames that judge, per slice")
+    parser.add_argument("--held-frames", type=int, default=default.held_frames, help="selections that judge")
+    parser.add_argument("--old-frames", type=int, default=default.old_frames, help="labelled frames that judge")
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument(
         "--to", choices=("int8", "onnx"), default="int8", help="what goes into the registry (onnx: fp32)"
     )
     parser.add_argument("--save-every", type=float, default=30, help="seconds between checkpoints")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share every batch (above 1: needs Ray)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -56,20 +59,33 @@ def _request(args: argparse.Namespace) -> Request:
         raise UsageError("--device cuda, but torch sees no CUDA device: use --device cpu")
     if args.save_every <= 0:
         raise UsageError(f"--save-every {args.save_every:g}: must be above 0")
+    if args.workers < 1 or args.batch % args.workers:
+        raise UsageError(f"--workers {args.workers}: must be 1 or more and divide --batch {args.batch}")
     settings = Settings(
         parts=resolve_parts(args.parts, args.replay is not None),
         steps=args.steps,
         batch=args.batch,
         rate=args.rate,
         share=args.share,
+        move=args.move,
         margin=args.margin,
         frames=args.frames,
         held_frames=args.held_frames,
+        old_frames=args.old_frames,
         seed=args.seed,
     )
     out = args.out or args.store.with_name(f"{args.store.name}.retrain")
     return Request(
-        args.store, args.base, args.registry, args.replay, out, args.device, settings, args.to, args.save_every
+        args.store,
+        args.base,
+        args.registry,
+        args.replay,
+        out,
+        args.device,
+        settings,
+        args.to,
+        args.save_every,
+        args.workers,
     )
 
 

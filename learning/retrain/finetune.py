@@ -14,7 +14,7 @@ import torch
 from engine.errors import ModelError, StoreError
 from learning.batches import Batch, Batches, Prefetch
 from learning.losses import proposal_losses, total
-from learning.networks.compact import Compact
+from learning.networks.compact import Compact, Maps
 from learning.pretrain import follow, make_optimiser, mixed_precision_maps, model_content, save_whole, to_device
 from learning.retrain.distil import distillation
 from learning.retrain.parts import choose_parts, train_mode
@@ -58,6 +58,36 @@ class _Numbered:
         return self._turns[number % 2].draw(number)
 
 
+class Objective(torch.nn.Module):
+    """A batch becomes a loss and its terms: labels where they claim something, the teacher elsewhere.
+
+    Args:
+        teacher: says what must not be forgotten; None where replay does.
+    """
+
+    def __init__(self, network: Compact, teacher: Compact | None) -> None:
+        super().__init__()
+        self.network = network
+        self._teacher = (teacher,)  # in a tuple: no part of what learns
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss to go down on, and its unweighted terms."""
+        maps = self.maps_of(self.network, batch)
+        losses = proposal_losses(self.network, maps, batch)
+        loss = total(losses)
+        if self._teacher[0] is not None:
+            with torch.no_grad():
+                taught = self.maps_of(self._teacher[0], batch)
+            kept = distillation(maps, taught, batch)
+            loss = loss + torch.stack(list(kept.values())).sum()
+            losses = {**losses, **kept}
+        return loss, losses
+
+    def maps_of(self, network: Compact, batch: Batch) -> Maps:
+        """Dense outputs of the whole batch."""
+        return mixed_precision_maps(network, batch)
+
+
 class FineTune:
     """State of one fine-tuning; goes on from `folder`/last.pt when there is one.
 
@@ -70,6 +100,9 @@ class FineTune:
         ModelError: the checkpoint there is of another network.
     """
 
+    _gradient_scale = 1.0
+    """What averaging gradients over processes takes away, where there are several."""
+
     def __init__(
         self,
         base: Compact,
@@ -80,10 +113,12 @@ class FineTune:
         device: torch.device,
     ) -> None:
         self._folder, self._settings, self._device = folder, settings, device
-        self.teacher = base.to(device).eval() if replay is None else None
+        self._base = base.to(device).eval()
+        self.teacher = self._base if replay is None else None
         self.network = copy.deepcopy(base).to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).eval()
         self._optimiser = make_optimiser(choose_parts(self.network, settings.parts), settings.rate)
+        self._objective: torch.nn.Module = Objective(self.network, self.teacher)
         self.step = 0
         self.history: list[dict[str, float]] = []
         self.curve: list[dict[str, float]] = []
@@ -122,8 +157,13 @@ class FineTune:
         save_or_say(state, self._folder / CHECKPOINT)
 
     def write_model(self, path: Path, training: dict[str, Any]) -> None:
-        """Write the averaged network as a model.pt."""
-        save_or_say(model_content(self.average, training), path)
+        """Write the averaged network, `settings.move` of the way from the base to it, as a model.pt.
+
+        Between the ends of a short fine-tuning the loss is flat: half way keeps most of the gain and forgets less.
+        """
+        moved = copy.deepcopy(self._base)
+        follow(moved, self.average, 1 - self._settings.move)
+        save_or_say(model_content(moved, training), path)
 
     def run(
         self,
@@ -175,17 +215,9 @@ class FineTune:
             group["lr"] = self._rate()
         batch = to_device(drawn, self._device)
         train_mode(self.network)
-        maps = mixed_precision_maps(self.network, batch)
-        losses = proposal_losses(self.network, maps, batch)
-        loss = total(losses)
-        if self.teacher is not None:
-            with torch.no_grad():
-                taught = mixed_precision_maps(self.teacher, batch)
-            kept = distillation(maps, taught, batch)
-            loss = loss + torch.stack(list(kept.values())).sum()
-            losses = {**losses, **kept}
+        loss, losses = self._objective(batch)
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward(loss.new_tensor(self._gradient_scale))
         torch.nn.utils.clip_grad_norm_([p for p in self.network.parameters() if p.requires_grad], 5.0)
         self._optimiser.step()
         self.step += 1

@@ -15,7 +15,7 @@ from learning.report.charts import Line, line_chart
 from learning.report.overlay import draw_answer
 from learning.report.page import picture, table, write_page
 from learning.retrain.selections import Account
-from learning.retrain.verdict import OLD_FIGURES, Pair, Verdict
+from learning.retrain.verdict import CONFIDENCE, Pair, Verdict
 from learning.synthesis.sample import SIZE
 from learning.synthesis.shards import Shards
 
@@ -71,11 +71,18 @@ def _counts(name: str, counts: dict[str, int]) -> str:
 
 
 def _tests(verdict: Verdict) -> str:
-    limit = f"> {verdict.error:.4f} (its standard error, {verdict.blocks} blocks)"
-    rows = [["selections: gain of the mean score", f"{verdict.gain:+.4f}", limit]]
-    for name in OLD_FIGURES:
-        rows.append([f"old data: loss of {name}", f"{verdict.losses[name]:+.4f}", f"≤ {verdict.margin:g}"])
-    return table(("test", "measured", "required"), rows)
+    rows = [
+        [
+            "selections: gain of the mean score",
+            f"{verdict.gain:+.4f} ± {verdict.error:.4f}, {verdict.blocks} blocks",
+            f"{verdict.at_least:+.4f} at least",
+            "> 0",
+        ]
+    ]
+    for name, lost in verdict.losses.items():
+        measured = f"{lost.mean:+.4f} ± {lost.error:.4f}, {lost.frames} frames"
+        rows.append([f"old data: loss of {name}", measured, f"{lost.bound:+.4f} at most", f"≤ {verdict.margin:g}"])
+    return table(("test", "measured", f"with {CONFIDENCE:.0%} confidence", "required"), rows)
 
 
 def _curves(name: str, pair: Pair) -> str:

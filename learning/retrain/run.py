@@ -35,7 +35,9 @@ _LOOKS = 4
 """Times the held-out slices are looked at on the way, for the curve in the report only."""
 
 _LOOK_FRAMES = 32
-_DRAWN_FRAMES = 120
+_DRAWN_FRAMES = 400
+"""Fewer could not prove that nothing is lost."""
+
 _DRAWN_SEED = 17
 
 
@@ -47,6 +49,7 @@ class Request:
         out: folder of runs.
         target: what the export makes, "int8" or "onnx".
         save_every_s: seconds of training that a kill may cost.
+        workers: processes that share every batch.
     """
 
     store: Path
@@ -58,6 +61,7 @@ class Request:
     settings: Settings
     target: str
     save_every_s: float
+    workers: int = 1
 
     def described(self) -> dict[str, Any]:
         """What two runs must share for one to go on with the other's work."""
@@ -122,22 +126,24 @@ def _retrain(
             account = read_account(selections)
         else:
             account = take_selections(request.store, selections, settings, bar("selections"))
-        held = Shards(selections, "held")
-        old = replay[1] if replay is not None else _drawn(folder / "drawn", bar("drawing scenes"))
+        held, drawn = Shards(selections, "held"), min(_DRAWN_FRAMES, settings.old_frames)
+        old = replay[1] if replay is not None else _drawn(folder / "drawn", drawn, bar("drawing scenes"))
         tuning = FineTune(base, folder, Shards(selections), None if replay is None else replay[0], settings, device)
         if tuning.step:
             console.print(f"going on at step {tuning.step} of {settings.steps}: {folder}")
         training = bar("training")
+        if request.workers > 1:
+            tuning = _tune_together(request, tuning, base, folder, training)
         tuning.run(
             request.save_every_s,
             lambda step, losses: training(step, settings.steps, f"loss {losses['total']:.3f}"),
-            lambda network: _look(network, held, old, device),
+            lambda network: look_at(network, held, old, device),
             _LOOKS,
         )
         tuning.write_model(folder / MODEL, _training(request, tuning, account))
         # What is judged is what is written: weights in half precision.
         networks = base.to(device), load_checkpoint(folder / MODEL).network.to(device)
-        slices = _judge_all(networks, held, old, settings.held_frames, device, bar)
+        slices = _judge_all(networks, held, old, settings, device, bar)
         new = (slices[_NEW], slices[_STILLS])
         verdict = decide(new, slices[_OLD], account.blocks, settings.margin)
         facts = _facts(request, tuning, account)
@@ -167,17 +173,34 @@ def _retrain(
     return Outcome(verdict, placed, folder)
 
 
+def _tune_together(
+    request: Request, tuning: FineTune, base: Compact, folder: Path, training: Callable[..., None]
+) -> FineTune:
+    """The fine-tuning after workers have taken it to its last step."""
+    # Only here: Ray is not needed by anybody who trains alone.
+    from learning.retrain.together import Task, train_together
+
+    settings = request.settings
+    if tuning.step < settings.steps:
+        old = request.replay if request.replay is not None else folder / "drawn"
+        task = Task(request.base, folder, request.replay, old, settings, request.device, request.save_every_s, _LOOKS)
+        train_together(task, request.workers, lambda step, loss: training(step, settings.steps, f"loss {loss:.3f}"))
+    replay = None if request.replay is None else Shards(request.replay)
+    return FineTune(base, folder, Shards(folder / "selections"), replay, settings, torch.device(request.device))
+
+
 def _judge_all(
     networks: tuple[Compact, Compact],
     held: Shards,
     old: Shards,
-    limit: int,
+    settings: Settings,
     device: torch.device,
     bar: Callable[[str], Callable[..., None]],
 ) -> dict[str, Pair]:
     """Base and retrained network on every slice."""
     slices: dict[str, Pair] = {}
     for name, shards, still in ((_NEW, held, False), (_STILLS, held, True), (_OLD, old, False)):
+        limit = settings.old_frames if name == _OLD else settings.held_frames
         before, after = (
             judge(network, shards, limit, device, bar(f"judging {name}: {who}"), still)
             for who, network in zip(("base", "retrained"), networks, strict=True)
@@ -186,7 +209,8 @@ def _judge_all(
     return slices
 
 
-def _look(network: Compact, held: Shards, old: Shards, device: torch.device) -> dict[str, float]:
+def look_at(network: Compact, held: Shards, old: Shards, device: torch.device) -> dict[str, float]:
+    """How a network does on a few frames of every held-out slice, for the curve of the report."""
     return {
         name: _mean(judge(network, shards, _LOOK_FRAMES, device, still=still))
         for name, shards, still in (("selections", held, False), ("without motion", held, True), ("old", old, False))
@@ -198,17 +222,17 @@ def _mean(found: Slice) -> float:
     return float(np.mean(known)) if known else 0.0
 
 
-def _drawn(folder: Path, step: Callable[[int, int], None]) -> Shards:
+def _drawn(folder: Path, count: int, step: Callable[[int, int], None]) -> Shards:
     """Held-out scenes that need no data, for runs without replay."""
     if not (folder / "held_0000.shard").exists():
         rng = np.random.default_rng(_DRAWN_SEED)
 
         def samples() -> Iterator[Any]:
-            for number in range(_DRAWN_FRAMES):
+            for number in range(count):
                 yield drawn_sample(rng, number)
-                step(number + 1, _DRAWN_FRAMES)
+                step(number + 1, count)
 
-        write_shard(folder / "held_0000.shard", _DRAWN_FRAMES, samples())
+        write_shard(folder / "held_0000.shard", count, samples())
     return Shards(folder, "held")
 
 

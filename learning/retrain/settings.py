@@ -23,25 +23,36 @@ class Settings:
     """
 
     parts: tuple[str, ...] = PARTS
-    steps: int = 600  # as many selections again as the base saw labelled frames in a twelfth of its training
+    steps: int = 200  # with this rate and share what was measured, see docs/learning.md
     batch: int = 8
-    rate: float = 1e-4  # a twelfth of the base's peak: it starts from an optimum and should stay in its valley
-    share: float = 0.5  # of a batch that are selections, the rest replay: paper, joint training
-    margin: float = 0.005  # half a point of AP or of IoU that the old data may lose
+    rate: float = 3e-5  # a fortieth of the base's peak: at 1e-4 real foreground was lost, see docs/learning.md
+    share: float = 0.25  # of a batch that are selections, the rest replay
+    margin: float = 0.005  # half a point of precision or of IoU that the old data may lose, error included
     frames: int = 2000  # selections learned from, most useful first: half a megabyte each on the disk
-    held_frames: int = 240  # frames that judge, of the store and of the old data: more only cost time
+    held_frames: int = 240  # frames of the store that judge
+    old_frames: int = 1000  # labelled frames that judge: a loss of 0.01 hid in the noise of 100, see docs/learning.md
+    move: float = 0.5  # of the way from the base's weights to the fine-tuned ones: the loss on old data grows faster
     seed: int = 0
 
     def __post_init__(self) -> None:
         if unknown := [part for part in self.parts if part not in PARTS]:
             raise UsageError(f"--parts {unknown[0]} is unknown: use {', '.join(PARTS)}, heads or all")
-        for name, low in (("steps", 1), ("batch", 1), ("frames", 1), ("held_frames", 2), ("seed", 0)):
+        for name, low in (
+            ("steps", 1),
+            ("batch", 1),
+            ("frames", 1),
+            ("held_frames", 2),
+            ("old_frames", 2),
+            ("seed", 0),
+        ):
             if getattr(self, name) < low:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be {low} or more")
         if not 0 < self.rate < math.inf:
             raise UsageError(f"--rate {self.rate}: must be above 0")
         if not 0 < self.share <= 1:
             raise UsageError(f"--share {self.share}: must be above 0 and at most 1")
+        if not 0 < self.move <= 1:
+            raise UsageError(f"--move {self.move}: must be above 0 and at most 1")
         if not 0 <= self.margin < 1:
             raise UsageError(f"--margin {self.margin}: must be in [0, 1)")
 

@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
-from engine.perceive.network import DEFAULT_MODEL
-from learning import compare, consistency, validate
-from learning.footage import is_held_out
-from streaming.sources.demo import DemoSource
+from engine.perceive.network import DEFAULT_MODEL  # noqa: E402
+from learning import compare, consistency, validate  # noqa: E402
+from learning.compare import OnnxProposals  # noqa: E402
+from learning.footage import is_held_out  # noqa: E402
+from streaming.sources.demo import DemoSource  # noqa: E402
 
 
 @pytest.fixture
@@ -76,6 +77,36 @@ def _without_motion(path: Path) -> Path:
         {name: list(value.shape) for name, value in constants.items()},
         {f"{name}_value": value for name, value in constants.items()},
     )
+
+
+def test_a_model_of_another_size_answers_at_the_grid_of_the_samples(tmp_path: Path) -> None:
+    models = pytest.importorskip("tests.models", reason="needs onnx")
+    # Every output is a plane of the inputs at a quarter of 128x224: what was seen can be read off the answer.
+    pool = {"kernel_shape": [4, 4], "strides": [4, 4]}
+    nodes = [
+        models.helper.make_node("AveragePool", ["image"], ["masks"], **pool),
+        models.helper.make_node("ReduceMean", ["motion"], ["scores_4d"], axes=[2, 3], keepdims=1),
+        models.helper.make_node("Reshape", ["scores_4d", "shape"], ["all_scores"]),
+        models.helper.make_node("Slice", ["all_scores", "start", "stop", "along"], ["scores"]),
+        models.helper.make_node("Slice", ["masks", "start", "one", "along"], ["background"]),
+        models.helper.make_node("Identity", ["masks"], ["embedding"]),
+    ]
+    numbers = {"shape": [1, 5], "start": [0], "stop": [3], "one": [1], "along": [1]}
+    path = models.save(
+        tmp_path / "small.onnx",
+        nodes,
+        {"image": [1, 3, 128, 224], "motion": [1, 5, 64, 112]},
+        {"masks": [1, 3, 32, 56], "scores": [1, 3], "background": [1, 1, 32, 56], "embedding": [1, 3, 32, 56]},
+        {name: np.array(value, np.int64) for name, value in numbers.items()},
+    )
+    ramp = torch.linspace(0, 1, 256)[:, None].expand(256, 448)
+    motion = torch.full((2, 5, 128, 224), 0.25)
+    found = OnnxProposals(path)(torch.stack([ramp, ramp, ramp])[None].expand(2, -1, -1, -1), motion)
+    assert found.masks.shape == (2, 3, 64, 112)
+    assert found.background.shape == (2, 1, 64, 112)
+    rows = found.masks[0, 0].mean(dim=1)
+    assert torch.allclose(rows, torch.linspace(0, 1, 64), atol=0.02)
+    assert torch.allclose(found.scores, torch.full((2, 3), 0.25))
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,22 @@ def test_a_run_killed_without_warning_ends_with_the_weights_of_one_left_alone(
     assert resumed.history[-1]["total"] == pytest.approx(expected.history[-1]["total"], rel=1e-4)
 
 
+def test_what_is_written_lies_between_the_base_and_what_was_learned(
+    base: Path, shard_folder: Path, tmp_path: Path
+) -> None:
+    tuning = _tuning(base, tmp_path, shard_folder, True, Settings(steps=2, batch=2, rate=1e-2, move=0.25))
+    _run(tuning)
+    tuning.write_model(tmp_path / "model.pt", {})
+    start, written = load_checkpoint(base).network.state_dict(), load_checkpoint(tmp_path / "model.pt").network
+    changed = 0
+    for name, value in written.state_dict().items():
+        learned = tuning.average.state_dict()[name]
+        if value.is_floating_point():
+            torch.testing.assert_close(value, start[name].lerp(learned, 0.25), rtol=2e-3, atol=1e-4, msg=name)
+            changed += int((learned - start[name]).abs().max() > 1e-3)
+    assert changed > 10
+
+
 def test_a_checkpoint_that_cannot_be_written_is_one_line_and_the_former_one_stays(tmp_path: Path) -> None:
     path = tmp_path / CHECKPOINT
     save_or_say({"x": torch.ones(3)}, path)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 
 torch = pytest.importorskip("torch")
 
 from learning.average_precision import Answer, AveragePrecision  # noqa: E402
 from learning.networks.compact import Proposals  # noqa: E402
 from learning.retrain.judge import THRESHOLDS, FrameScore, Slice, judge, match, spread  # noqa: E402
-from learning.retrain.verdict import decide, frame_gains, paired_gain  # noqa: E402
+from learning.retrain.verdict import OLD_FIGURES, decide, frame_gains, paired_gain, paired_losses  # noqa: E402
 from learning.synthesis.sample import Kind, Origin, Sample  # noqa: E402
 from learning.synthesis.shards import Shards, write_shard  # noqa: E402
 
@@ -118,9 +119,8 @@ def test_a_long_slice_is_sampled_evenly() -> None:
     assert spread(100, 4) == [0, 25, 50, 75]
 
 
-def _slice(values: list[float], **figures: float) -> Slice:
-    known = {"AP": 0.5, "foreground IoU": 0.5, "best-mask IoU": 0.5, **figures}
-    return Slice([FrameScore(v, None, None) for v in values], known)
+def _slice(values: list[float]) -> Slice:
+    return Slice([FrameScore(v, None, None) for v in values])
 
 
 def test_the_error_of_a_gain_is_that_of_blocks_not_of_frames() -> None:
@@ -136,31 +136,63 @@ def test_the_error_of_a_gain_is_that_of_blocks_not_of_frames() -> None:
     assert frame_gains([(before, after), (silent, after)]) == pytest.approx([0.1, 0.1, 0.1, 0.2, 0.2, 0.6])
 
 
+def _old(losses: list[float], field: str = "foreground") -> tuple[Slice, Slice]:
+    """Base and retrained on labelled frames; the retrained one loses so much of one figure in each."""
+    both = dict.fromkeys(OLD_FIGURES.values(), 0.5)
+    before = Slice([FrameScore(**both) for _ in losses])
+    return before, Slice([FrameScore(**{**both, field: 0.5 - loss}) for loss in losses])
+
+
+GOOD = [0.1, 0.12, 0.11]
+SAME = [0.0] * 8
+
+
 @pytest.mark.parametrize(
-    ("gains", "loss", "promoted", "said"),
+    ("gains", "losses", "promoted", "said"),
     [
-        ([0.1, 0.12, 0.11], 0.0, True, "promoted: gain"),
-        ([0.1, 0.12, 0.11], 0.004, True, "promoted: gain"),
-        ([0.1, 0.12, 0.11], 0.006, False, "lose 0.0060 of AP, at most 0.005"),
-        ([0.3, -0.2, -0.1], 0.0, False, "does not exceed its standard error"),
-        ([0.0, 0.0, 0.0], 0.0, False, "does not exceed its standard error"),
-        ([0.1], 0.0, False, "unknown, too few blocks"),
-        ([0.1, 0.1], 0.0, False, "unknown, too few blocks"),
+        (GOOD, SAME, True, "promoted: gain"),
+        (GOOD, [0.004] * 8, True, "promoted: gain"),
+        (GOOD, [-0.3, 0.1] * 4, False, "may lose"),  # better on average, but nobody knows: the spread is too large
+        (GOOD, [0.0, 0.008] * 4, False, "may lose 0.0069 of foreground IoU (+0.0040 ± 0.0015 over 8 labelled frames)"),
+        (GOOD, [0.0, 0.008] * 100, True, "promoted: gain"),  # the same loss, known better
+        (GOOD, [0.006] * 8, False, "at most 0.005 is allowed"),
+        (GOOD, [0.0], False, "1 labelled frames say something"),
+        ([0.3, -0.2, -0.1], SAME, False, "not above 0 with certainty"),
+        ([0.1, 0.12, -0.02], SAME, False, "not above 0 with certainty"),  # above its standard error, as luck often is
+        ([0.0, 0.0, 0.0], SAME, False, "not above 0 with certainty"),
+        ([0.1], SAME, False, "unknown, too few blocks"),
+        ([0.1, 0.1], SAME, False, "unknown, too few blocks"),
     ],
 )
-def test_only_what_is_better_on_the_new_and_no_worse_on_the_old_is_promoted(
-    gains: list[float], loss: float, promoted: bool, said: str
+def test_only_what_is_proven_better_on_the_new_and_proven_no_worse_on_the_old_is_promoted(
+    gains: list[float], losses: list[float], promoted: bool, said: str
 ) -> None:
     new = [(_slice([0.3] * len(gains)), _slice([0.3 + gain for gain in gains]))]
-    old = _slice([0.5]), _slice([0.5], AP=0.5 - loss)
-    verdict = decide(new, old, [str(n) for n in range(len(gains))], margin=0.005)
+    verdict = decide(new, _old(losses), [str(n) for n in range(len(gains))], margin=0.005)
     assert verdict.promoted == promoted
     assert said in verdict.reason
     assert "\n" not in verdict.reason
 
 
+def test_the_bound_of_a_loss_is_that_of_a_paired_one_sided_t_test() -> None:
+    losses = np.random.default_rng(3).normal(0.01, 0.05, 40)
+    found = paired_losses(*_old(losses.tolist()))["foreground IoU"]
+    assert (found.mean, found.frames) == (pytest.approx(losses.mean()), 40)
+    # At the bound, and only there, the test that the loss is smaller is significant.
+    for margin, significant in ((found.bound * 1.001, True), (found.bound * 0.999, False)):
+        test = scipy.stats.ttest_1samp(losses, margin, alternative="less")
+        assert (test.pvalue < 0.05) == significant
+
+
 def test_each_old_figure_can_veto() -> None:
     new = [(_slice([0.3] * 3), _slice([0.4, 0.41, 0.42]))]
-    for name, change in itertools.product(("AP", "foreground IoU", "best-mask IoU"), (-0.02, 0.02)):
-        old = _slice([0.5]), _slice([0.5], **{name: 0.5 + change})
-        assert decide(new, old, ["a", "b", "c"], margin=0.005).promoted == (change > 0)
+    for field, change in itertools.product(OLD_FIGURES.values(), (0.02, -0.02)):
+        assert decide(new, _old([change] * 4, field), ["a", "b", "c"], margin=0.005).promoted == (change < 0)
+
+
+def test_frames_that_say_nothing_about_a_figure_do_not_count() -> None:
+    before, after = _old([0.1, 0.2, 0.3])
+    after.frames[0] = FrameScore(None, 0.5, 0.5)
+    found = paired_losses(before, after)
+    assert (found["foreground IoU"].frames, found["best-mask IoU"].frames) == (2, 3)
+    assert found["foreground IoU"].mean == pytest.approx(0.25)
