@@ -1,0 +1,402 @@
+"""Training of MuG on unlabelled clips: `python -m learning.pretrain --objective mug`."""
+
+import argparse
+import copy
+import json
+import math
+import pickle
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from engine.errors import ModelError, UsageError
+from learning.mug.batches import VideoBatch, VideoBatches
+from learning.mug.bursts import Bursts, build
+from learning.mug.losses import (
+    WEIGHTS,
+    bootstrapped_target,
+    frame_loss,
+    long_loss,
+    short_loss,
+    video_loss,
+)
+from learning.mug.tracking import PATCHES, SIGMA_CELLS, random_corner, there_and_back
+from learning.networks.mug import Mug, MugConfig
+from learning.pretrain import follow, make_optimiser, save_whole
+from learning.report.charts import Line, line_chart
+from learning.report.page import table, write_page
+
+GRANULARITIES = tuple(WEIGHTS)
+READ_OUT = "read-out"
+"""The term that trains the foreground map read with the memory; not a granularity and not switched off."""
+
+_WARM_UP_STEPS = 30
+_EMA_DECAY = 0.995
+_HELD_BATCHES = 3
+
+_NOT_A_RUN = (OSError, EOFError, LookupError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError)
+"""What reading a file that another program wrote, or that is cut off, may raise."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained and for how long.
+
+    Attributes:
+        minutes: wall clock of the whole run; the learning rate follows it.
+        steps: number of steps instead of minutes, None for the clock.
+        rounds: of bootstrapping; each learns from maps of the round before.
+        granularities: terms of the loss that are switched on.
+        batch: videos per step (N).
+        rate: peak of the learning rate of every round.
+        patches: what tracked patches are cut out of, one of `PATCHES`.
+    """
+
+    minutes: float = 45.0
+    steps: int | None = None
+    rounds: int = 2
+    granularities: tuple[str, ...] = GRANULARITIES
+    batch: int = 4
+    rate: float = 1.5e-3
+    patches: str = PATCHES[0]
+
+    def check(self) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            UsageError: the first value that is out of range.
+        """
+        for name, value in (("minutes", self.minutes), ("rate", self.rate)):
+            if not 0 < value < math.inf:
+                raise UsageError(f"--{name} {value}: must be above 0")
+        if self.steps is not None and self.steps < self.rounds:
+            raise UsageError(f"--steps {self.steps}: must be at least the number of rounds, {self.rounds}")
+        if self.rounds < 1:
+            raise UsageError(f"--rounds {self.rounds}: must be at least 1")
+        if self.batch < 2:
+            raise UsageError(f"--batch {self.batch}: must be at least 2, videos are told apart from one another")
+        if unknown := [name for name in self.granularities if name not in GRANULARITIES]:
+            raise UsageError(f"--without {unknown[0]}: unknown; choose of {', '.join(GRANULARITIES)}")
+
+
+def losses(
+    network: Mug,
+    batch: VideoBatch,
+    target: Tensor,
+    corner: Tensor,
+    granularities: Sequence[str],
+    patches: str = PATCHES[0],
+) -> dict[str, Tensor]:
+    """Terms of the loss that are switched on, not yet weighted, and the read-out's.
+
+    Without the frame granularity the two maps are still read out, but teach the features nothing.
+
+    Args:
+        target: of the foreground maps, [N, K, 1, H/4, W/4] in [0, 1].
+        corner: where the tracked patches start, int64 [N, 2].
+        patches: what they are cut out of, one of `PATCHES`.
+    """
+    count, frames = batch.images.shape[:2]
+    images = batch.images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    x = network.backbone(images).float()
+    fields = x.unflatten(0, (count, frames))
+    first = batch.of_query(fields)
+    terms = {}
+    if "short" in granularities:
+        track = [batch.of_query(batch.images), *batch.later.unbind(1)]
+        back = there_and_back(network, track, first, corner, patches)
+        terms["short"] = short_loss(back, corner, SIGMA_CELLS)
+    # What follows is small and needs more digits than bfloat16 has.
+    with torch.autocast(x.device.type, enabled=False):
+        read = _with_memory(network, batch, fields)
+        seen, together = x, torch.cat(read)
+        if "frame" not in granularities:
+            seen, together = seen.detach(), together.detach()
+        read_targets = torch.cat([batch.of_query(target), batch.of_other(target)])
+        terms["frame"] = frame_loss(network.frame_logits(seen), target.flatten(0, 1))
+        terms[READ_OUT] = frame_loss(network.video_logits(together), read_targets)
+        if "long" in granularities:
+            terms["long"] = long_loss(network, first, batch.of_other(fields))
+        if "video" in granularities:
+            terms["video"] = video_loss(*read)
+    return terms
+
+
+def _with_memory(network: Mug, batch: VideoBatch, fields: Tensor) -> list[Tensor]:
+    """r [N, 2C, h, w] of the query frames and of the other ones, each with the rest of its video as memory."""
+    count, frames = fields.shape[:2]
+    memory = network.memorise(fields.flatten(0, 1)).unflatten(0, (count, frames))
+    read = []
+    for place, pick in ((batch.query, batch.of_query), (batch.other, batch.of_other)):
+        rest = torch.arange(frames, device=place.device)[None] != place[:, None]
+        read.append(network.recall(pick(fields), memory[rest].unflatten(0, (count, frames - 1))))
+    return read
+
+
+def total(terms: dict[str, Tensor]) -> Tensor:
+    """Weighted sum (Eq. 16); the read-out weighs one."""
+    return torch.stack([WEIGHTS.get(name, 1.0) * value for name, value in terms.items()]).sum()
+
+
+class Trainer:
+    """State of one run: network, moving average, the last round's model, optimiser, clock.
+
+    An interrupted run in `out` is resumed.
+
+    Raises:
+        UsageError: a plan that cannot be trained.
+        ModelError: `out` holds the run of another network.
+        StoreError: too few clips.
+    """
+
+    def __init__(
+        self, bursts: Bursts, out: Path, plan: Plan, seed: int, device: str = "cpu", config: MugConfig | None = None
+    ) -> None:
+        plan.check()
+        torch.manual_seed(seed)
+        self.plan, self.out, self.seed, self.device = plan, out, seed, torch.device(device)
+        self.network = Mug(config).to(self.device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.network).eval()
+        self.teacher: Mug | None = None
+        self.optimiser = make_optimiser(self.network.parameters(), plan.rate)
+        self.step, self.elapsed, self.round = 0, 0.0, 0
+        self.history: list[dict[str, float]] = []
+        self.bursts = bursts
+        self.batches = VideoBatches(bursts, plan.batch, seed)
+        self.generator = torch.Generator().manual_seed(seed)
+        if (out / "last.pt").exists():
+            self._resume()
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done."""
+        if self.plan.steps is not None:
+            return min(self.step / self.plan.steps, 1.0)
+        return min(self.elapsed / (self.plan.minutes * 60), 1.0)
+
+    def _resume(self) -> None:
+        try:
+            state = torch.load(self.out / "last.pt", map_location=self.device, weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            if state["teacher"] is not None:
+                self.teacher = copy.deepcopy(self.average)
+                self.teacher.load_state_dict(state["teacher"])
+            self.step, self.elapsed, self.round = state["step"], state["elapsed_s"], state["round"]
+            self.history = state["history"]
+        except _NOT_A_RUN as error:
+            reason = " ".join(str(error).split())[:80]
+            raise ModelError(
+                f"--out {self.out}: its last.pt is not a run of this network ({reason}): give another --out"
+            ) from None
+        # Another stream of samples than before the interruption.
+        self.batches = VideoBatches(self.bursts, self.plan.batch, self.seed + self.step)
+        self.generator.manual_seed(self.seed + self.step)
+
+    def content(self) -> dict[str, Any]:
+        """What a model.pt holds: averaged weights in half precision, size of the network, how it was trained."""
+        training = {
+            "step": self.step,
+            "minutes": self.elapsed / 60,
+            "seed": self.seed,
+            "plan": {**asdict(self.plan), "granularities": list(self.plan.granularities)},
+            "history": self.history,
+        }
+        state = self.average.state_dict()
+        return {
+            "objective": "mug",
+            "config": asdict(self.average.config),
+            "state": {n: v.half() if v.is_floating_point() else v for n, v in state.items()},
+            "training": training,
+        }
+
+    def save(self, name: str = "model.pt") -> None:
+        """Write last.pt (resumable) and the model (averaged weights), each by an atomic rename."""
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "teacher": None if self.teacher is None else self.teacher.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "elapsed_s": self.elapsed,
+            "round": self.round,
+            "history": self.history,
+        }
+        save_whole(state, self.out / "last.pt")
+        save_whole(self.content(), self.out / name)
+
+    def rate_now(self) -> float:
+        """Learning rate: a warm-up at the very beginning, a cosine within every round."""
+        within = self.progress * self.plan.rounds - self.round
+        warm_up = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
+        return self.plan.rate * warm_up * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(max(within, 0.0), 1.0))))
+
+    @torch.no_grad()
+    def targets(self, batch: VideoBatch) -> Tensor:
+        """What the foreground maps learn in this round, [N, K, 1, h, w] (Eqs. 2 and 15)."""
+        if self.teacher is None:
+            return bootstrapped_target(batch.initial, None)
+        with self._mixed():
+            logits = self.teacher(batch.images.flatten(0, 1)).float()
+        return bootstrapped_target(batch.initial, torch.sigmoid(logits).reshape(batch.initial.shape))
+
+    def _mixed(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def _corner(self, batch: VideoBatch, generator: torch.Generator) -> Tensor:
+        rows, columns = batch.initial.shape[-2:]
+        return random_corner(len(batch.images), (rows, columns), generator).to(self.device)
+
+    def train_step(self, batch: VideoBatch) -> dict[str, float]:
+        """One update; returns the terms of the loss."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate_now()
+        batch = batch.to(self.device)
+        target = self.targets(batch)
+        self.network.train()
+        with self._mixed():
+            corner = self._corner(batch, self.generator)
+            terms = losses(self.network, batch, target, corner, self.plan.granularities, self.plan.patches)
+            loss = total(terms)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimiser.step()
+        self.step += 1
+        follow(self.average, self.network, min(_EMA_DECAY, (1 + self.step) / (10 + self.step)))
+        return {"total": float(loss.detach()), **{n: float(v.detach()) for n, v in terms.items()}}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Terms of the averaged network on held-out clips, the same batches every time; empty without such clips.
+
+        "held foreground" and "held learned" are the shares of foreground in its maps and in what they should learn.
+        """
+        count = min(self.plan.batch, int(self.bursts.held_out.sum()))
+        if count < 2:
+            return {}
+        held = VideoBatches(self.bursts, count, self.seed, held_out=True, augment=False)
+        generator = torch.Generator().manual_seed(self.seed)
+        sums: dict[str, float] = {}
+        for _ in range(_HELD_BATCHES):
+            batch = held.draw().to(self.device)
+            target = self.targets(batch)
+            with self._mixed():
+                corner = self._corner(batch, generator)
+                terms = losses(self.average, batch, target, corner, GRANULARITIES, self.plan.patches)
+                foreground = torch.sigmoid(self.average(batch.images.flatten(0, 1))).mean()
+            for name, value in {**terms, "foreground": foreground, "learned": target.mean()}.items():
+                sums[f"held {name}"] = sums.get(f"held {name}", 0.0) + float(value) / _HELD_BATCHES
+        return sums
+
+    def enter_round(self, number: int) -> None:
+        """Begin round `number` (from 0): what has been learned becomes its teacher, the optimiser starts anew."""
+        self.save(f"round{number}.pt")
+        self.teacher = copy.deepcopy(self.average)
+        self.optimiser = make_optimiser(self.network.parameters(), self.plan.rate)
+        self.round = number
+
+
+def run(trainer: Trainer, console: Console, save_every_s: float) -> None:
+    """Train to the end of the plan, saving and validating on the way."""
+    trainer.out.mkdir(parents=True, exist_ok=True)
+    saved = said = start = time.monotonic()
+    begin, first_step = trainer.elapsed, trainer.step
+    recent: dict[str, float] = {}
+
+    def note() -> None:
+        place = {"step": trainer.step, "minutes": trainer.elapsed / 60, "round": trainer.round + 1}
+        trainer.history.append({**place, **recent, **trainer.validate()})
+
+    while trainer.progress < 1:
+        terms = trainer.train_step(trainer.batches.draw())
+        recent = {n: 0.95 * recent.get(n, v) + 0.05 * v for n, v in terms.items()}
+        trainer.elapsed = begin + time.monotonic() - start
+        due = min(int(trainer.progress * trainer.plan.rounds), trainer.plan.rounds - 1)
+        if due > trainer.round:
+            note()
+            trainer.enter_round(due)
+        if time.monotonic() - said > 20:
+            said = time.monotonic()
+            rate = (trainer.step - first_step) / (said - start)
+            text = " ".join(f"{n} {v:.3f}" for n, v in recent.items())
+            now = f"{trainer.elapsed / 60:5.1f} min  round {trainer.round + 1}  step {trainer.step}"
+            console.print(f"{now}  {rate:.2f} steps/s  {text}", soft_wrap=True)
+        if time.monotonic() - saved > save_every_s:
+            note()
+            trainer.save()
+            saved = time.monotonic()
+    note()
+    trainer.save(f"round{trainer.plan.rounds}.pt")
+    trainer.save()
+    write_curves(trainer)
+
+
+def write_curves(trainer: Trainer) -> None:
+    """history.json, and report.html with a chart of every term."""
+    history = trainer.history
+    (trainer.out / "history.json").write_text(json.dumps(history, indent=1), encoding="utf-8")
+    charts = []
+    for name in (*GRANULARITIES, READ_OUT):
+        lines = []
+        for key, label in ((name, "training"), (f"held {name}", "held-out clips")):
+            rows = [(row["minutes"], row[key]) for row in history if key in row]
+            lines.append(Line(label, [row[0] for row in rows], [row[1] for row in rows]))
+        charts.append(f"<div><h2>{escape(name)}</h2>{line_chart(lines, 'minutes', 'loss')}</div>")
+    plan = asdict(trainer.plan)
+    facts = table(("what", "value"), [(key, str(value)) for key, value in {**plan, "seed": trainer.seed}.items()])
+    body = f'{facts}<div class="row">{"".join(charts)}</div>'
+    write_page(trainer.out / "report.html", "Learning from unlabelled clips", body)
+
+
+def train(arguments: Sequence[str]) -> None:
+    """The command line of `--objective mug`.
+
+    Raises:
+        EngineError: what went wrong, with its exit code.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m learning.pretrain --objective mug",
+        description="foreground and features from unlabelled clips at four granularities",
+    )
+    default = Plan()
+    parser.add_argument("--clips", type=Path, required=True, help="folder of videos; its sub-folders are sources")
+    parser.add_argument("--cache", type=Path, help="decoded clips; made when missing; default: OUT/bursts")
+    parser.add_argument("--per-source", type=int, default=225, help="clips of every source at most")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run there resumes")
+    parser.add_argument("--minutes", type=float, default=default.minutes)
+    parser.add_argument("--steps", type=int, help="number of steps instead of minutes")
+    parser.add_argument("--rounds", type=int, default=default.rounds, help="of bootstrapping")
+    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help=f"of {', '.join(GRANULARITIES)}")
+    parser.add_argument("--batch", type=int, default=default.batch, help="videos per step")
+    parser.add_argument("--rate", type=float, default=default.rate, help="peak of the learning rate")
+    parser.add_argument("--patches", choices=PATCHES, default=default.patches, help="what is tracked; paper: picture")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--save-every", type=float, default=240, help="seconds between checkpoints")
+    args = parser.parse_args(arguments)
+    if args.save_every <= 0:
+        raise UsageError(f"--save-every {args.save_every:g}: must be above 0")
+    if args.seed < 0:
+        raise UsageError(f"--seed {args.seed}: must be 0 or more")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda, but torch sees no CUDA device: use --device cpu")
+    if unknown := [name for name in args.without if name not in GRANULARITIES]:
+        raise UsageError(f"--without {unknown[0]}: unknown; choose of {', '.join(GRANULARITIES)}")
+    kept = tuple(name for name in GRANULARITIES if name not in args.without)
+    plan = Plan(args.minutes, args.steps, args.rounds, kept, args.batch, args.rate, args.patches)
+    plan.check()
+    cv2.setNumThreads(1)
+    console = Console()
+    bursts = build(args.clips, args.cache or args.out / "bursts", args.per_source, args.seed, console.print)
+    run(Trainer(bursts, args.out, plan, args.seed, args.device), console, args.save_every)

@@ -1,0 +1,141 @@
+"""A run lowers its loss, begins its rounds, survives an interruption, and its parts can be switched off."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from rich.console import Console  # noqa: E402
+
+from engine.errors import ModelError  # noqa: E402
+from learning import pretrain  # noqa: E402
+from learning.mug.batches import VideoBatches  # noqa: E402
+from learning.mug.losses import WEIGHTS, bootstrapped_target  # noqa: E402
+from learning.mug.model import load_model  # noqa: E402
+from learning.mug.train import GRANULARITIES, READ_OUT, Plan, Trainer, losses, run, total  # noqa: E402
+from learning.networks.mug import Mug, unrecorded_statistics  # noqa: E402
+from tests.learning.mug_parts import TINY, drawn_bursts  # noqa: E402
+
+
+def _trainer(out: Path, **plan: object) -> Trainer:
+    settings = {"steps": 20, "batch": 2, "rate": 5e-3, **plan}
+    return Trainer(drawn_bursts(), out, Plan(**settings), seed=0, config=TINY)  # type: ignore[arg-type]
+
+
+def test_steps_lower_the_loss(tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, steps=40, rounds=1)
+    batch = trainer.batches.draw()
+    totals = [trainer.train_step(batch)["total"] for _ in range(30)]
+    assert sum(totals[-3:]) < 0.9 * sum(totals[:3])
+
+
+def test_a_run_ends_with_its_rounds_and_resumes_where_it_stopped(tmp_path: Path) -> None:
+    first = _trainer(tmp_path, steps=4)
+    run(first, Console(quiet=True), save_every_s=1e9)
+    assert {p.name for p in tmp_path.iterdir()} >= {
+        "last.pt", "model.pt", "round1.pt", "round2.pt", "history.json", "report.html",
+    }  # fmt: skip
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert [row["round"] for row in history] == [1, 2]
+    assert all(f"held {name}" in history[0] for name in (*GRANULARITIES, READ_OUT, "foreground", "learned"))
+    # Every round's model is the average at its end: the teacher of the next.
+    teacher = load_model(tmp_path / "round1.pt")
+    assert first.teacher is not None
+    for a, b in zip(teacher.parameters(), first.teacher.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-3, rtol=2e-3)
+    second = _trainer(tmp_path, steps=6)
+    assert (second.step, second.round, second.elapsed) == (4, 1, first.elapsed)
+    assert second.history == first.history
+    for a, b in zip(first.network.parameters(), second.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert second.teacher is not None
+    run(second, Console(quiet=True), save_every_s=1e9)
+    assert second.step == 6
+    assert second.elapsed >= first.elapsed
+    (tmp_path / "last.pt").write_bytes(b"cut off")
+    with pytest.raises(ModelError, match="not a run of this network"):
+        _trainer(tmp_path)
+
+
+def test_the_second_round_learns_what_the_first_one_says(tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path)
+    tmp_path.mkdir(exist_ok=True)
+    batch = trainer.batches.draw()
+    assert torch.equal(trainer.targets(batch), batch.initial)
+    trainer.enter_round(1)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = trainer.average(batch.images.flatten(0, 1)).float()
+    said = torch.sigmoid(logits).reshape(batch.initial.shape)
+    assert torch.equal(trainer.targets(batch), bootstrapped_target(batch.initial, said))
+    assert trainer.rate_now() > 0
+
+
+def test_without_the_frame_granularity_maps_teach_the_features_nothing() -> None:
+    torch.manual_seed(0)
+    network, batch = Mug(TINY), VideoBatches(drawn_bursts(), 2, seed=0).draw()
+    corner = torch.tensor([[2, 3], [4, 5]])
+    terms = losses(network, batch, batch.initial, corner, ())
+    assert set(terms) == {"frame", READ_OUT}
+    total(terms).backward()
+    assert all(p.grad is None for p in network.backbone.parameters())
+    assert network.rho.weight.grad is not None
+    assert network.upsilon.weight.grad is not None
+    terms = losses(network, batch, batch.initial, corner, GRANULARITIES)
+    expected = sum(WEIGHTS.get(name, 1.0) * value.item() for name, value in terms.items())
+    assert total(terms).item() == pytest.approx(expected, rel=1e-5)
+    for name in GRANULARITIES[1:]:
+        network.zero_grad()
+        one = losses(network, batch, batch.initial, corner, (name,))
+        assert set(one) == {"frame", READ_OUT, name}
+        one[name].backward()
+        assert any(p.grad is not None and bool(p.grad.any()) for p in network.backbone.parameters())
+
+
+def test_patches_leave_running_statistics_alone() -> None:
+    network = Mug(TINY).train()
+    before = copy.deepcopy(network.state_dict())
+    with unrecorded_statistics(network):
+        network(torch.randn(2, 3, 32, 32))
+    after = network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before if "running" in name)
+    network(torch.randn(2, 3, 32, 32))
+    assert not all(torch.equal(before[name], after[name]) for name in before if "running" in name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--without", "colour"], "--without colour: unknown; choose of frame, short, long, video"),
+        (["--minutes", "0"], "--minutes 0.0: must be above 0"),
+        (["--rounds", "0"], "--rounds 0: must be at least 1"),
+        (["--steps", "1"], "--steps 1: must be at least the number of rounds, 2"),
+        (["--batch", "1"], "--batch 1: must be at least 2"),
+        (["--seed", "-1"], "--seed -1: must be 0 or more"),
+        (["--save-every", "0"], "--save-every 0: must be above 0"),
+        (["--clips", "nowhere"], "--clips nowhere is not a folder"),
+    ],
+)
+def test_wrong_options_are_one_line_and_exit_code_two(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["--objective", "mug", "--clips", str(tmp_path), "--out", str(tmp_path / "run")]
+    assert pretrain.main([*base, *arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+
+
+def test_the_command_trains_on_clips(picture_folder: Path, tmp_path: Path) -> None:
+    # Two batches of two need two clips to train on.
+    clips = tmp_path / "clips"
+    for source in ("a", "b"):
+        (clips / source).mkdir(parents=True)
+        film = (picture_folder / "clips" / "general" / "pan.mp4").read_bytes()
+        (clips / source / "pan.mp4").write_bytes(film)
+    arguments = ["--objective", "mug", "--clips", str(clips), "--out", str(tmp_path / "run"), "--batch", "2"]
+    assert pretrain.main([*arguments, "--steps", "1", "--rounds", "1", "--without", "long"]) == 0
+    network = load_model(tmp_path / "run" / "model.pt")
+    assert sum(p.numel() for p in network.backbone.parameters()) <= 2_000_000
