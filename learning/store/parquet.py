@@ -29,7 +29,7 @@ _FRAME_FIELDS = {
     "previous_jpeg": "binary",
     "doubt_png": "binary",
 }
-_SELECTION_FIELDS = {
+SELECTION_FIELDS = {
     "object_id": "int64",
     "rle": "string",
     "area": "int64",
@@ -55,7 +55,7 @@ def export_parquet(store: SelectionStore, path: Path, choice: Choice) -> dict[st
     except ImportError:
         raise UsageError("export parquet needs pyarrow: pip install 'unseen-engine[parquet]'") from None
     frames = selections = 0
-    schema = _schema(pyarrow)
+    schema = parquet_schema(pyarrow)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with pyarrow.parquet.ParquetWriter(path, schema) as writer:
@@ -68,14 +68,16 @@ def export_parquet(store: SelectionStore, path: Path, choice: Choice) -> dict[st
     return {"frames": frames, "selections": selections}
 
 
-def _schema(pyarrow: Any) -> Any:
+def parquet_schema(pyarrow: Any) -> Any:
+    """Columns of a file with one row per frame, its selections nested."""
+
     def fields(kinds: dict[str, str]) -> list[Any]:
         return [pyarrow.field(name, getattr(pyarrow, kind)()) for name, kind in kinds.items()]
 
     size = [pyarrow.field("height", pyarrow.int64()), pyarrow.field("width", pyarrow.int64())]
     box = pyarrow.field("box", pyarrow.list_(pyarrow.int64()))
     embedding = pyarrow.field("embedding", pyarrow.list_(pyarrow.float32()))
-    selection = pyarrow.struct([*fields(_SELECTION_FIELDS), box, embedding])
+    selection = pyarrow.struct([*fields(SELECTION_FIELDS), box, embedding])
     return pyarrow.schema([*fields(_FRAME_FIELDS), *size, pyarrow.field("selections", pyarrow.list_(selection))])
 
 
@@ -85,7 +87,7 @@ def _groups(store: SelectionStore, choice: Choice, count: int) -> Iterator[list[
         row = {name: getattr(frame, name) for name in _FRAME_FIELDS}
         row |= {"height": frame.size[0], "width": frame.size[1]}
         row["selections"] = [
-            {name: getattr(item, name) for name in _SELECTION_FIELDS}
+            {name: getattr(item, name) for name in SELECTION_FIELDS}
             | {"box": list(item.box), "embedding": None if item.embedding is None else item.embedding.tolist()}
             for item in choice.of(frame)
         ]
