@@ -1,4 +1,7 @@
-"""python -m learning.pretrain: train a network on shards of synthetic samples and frames the engine labelled."""
+"""python -m learning.pretrain: train a network for one of several objectives; each has options of its own.
+
+`--objective NAME --help` lists them.
+"""
 
 import argparse
 import copy
@@ -8,7 +11,7 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,8 +29,6 @@ from learning.losses import proposal_losses, total
 from learning.networks.compact import Compact, CompactConfig, Maps
 from learning.synthesis.shards import Shards
 from learning.validate import Figures, validate
-
-OBJECTIVES = ("proposals",)
 
 LEARNING_RATE = 1.6e-3
 _WARM_UP_STEPS = 200
@@ -273,10 +274,16 @@ def run(trainer: Trainer, console: Console, save_every_s: float, steps: int | No
     (trainer.out / "history.json").write_text(json.dumps(trainer.history, indent=1))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m learning.pretrain", description=__doc__)
-    parser.add_argument("--objective", required=True, help=" | ".join(OBJECTIVES))
+def train_proposals(arguments: Sequence[str]) -> None:
+    """Train the shipped network on shards of synthetic samples and frames the engine labelled.
+
+    Raises:
+        EngineError: what went wrong, with its exit code.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m learning.pretrain --objective proposals",
+        description="proposals, background and embedding from shards of samples",
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of shards from python -m learning.synthesis")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run there resumes")
     parser.add_argument("--minutes", type=float, default=45)
@@ -289,20 +296,55 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--init", type=Path, help="model.pt to start from")
     parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="peak of the learning rate")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(arguments)
+    if args.save_every <= 0:
+        raise UsageError(f"--save-every {args.save_every:g}: must be above 0")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda, but torch sees no CUDA device: use --device cpu")
+    # Batches are drawn on one thread beside the step; more would take the cores from it.
+    cv2.setNumThreads(1)
+    trainer = Trainer(
+        args.data, args.out, args.minutes, args.device, args.seed, args.batch, args.labels, args.init, args.rate
+    )
+    run(trainer, Console(), args.save_every)
+
+
+def train_amd(arguments: Sequence[str]) -> None:
+    """Train the appearance and motion pathways of AMD on unlabelled clips; options: `learning.amd.pretrain`."""
+    from learning.amd.pretrain import train
+
+    train(arguments)
+
+
+def train_mug(arguments: Sequence[str]) -> None:
+    """Train MuG's network at four granularities on unlabelled clips; options: `learning.mug.train`."""
+    from learning.mug.train import train
+
+    train(arguments)
+
+
+OBJECTIVES: dict[str, Callable[[Sequence[str]], None]] = {
+    "proposals": train_proposals,
+    "amd": train_amd,
+    "mug": train_mug,
+}
+"""What can be trained; each function parses the rest of the command line and raises EngineError."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m learning.pretrain", description=__doc__, add_help=False)
+    parser.add_argument("--objective", help=" | ".join(OBJECTIVES))
+    chosen, rest = parser.parse_known_args(argv)
     try:
-        if args.objective not in OBJECTIVES:
-            raise UsageError(f"--objective {args.objective} is unknown: choose one of {', '.join(OBJECTIVES)}")
-        if args.save_every <= 0:
-            raise UsageError(f"--save-every {args.save_every:g}: must be above 0")
-        if args.device == "cuda" and not torch.cuda.is_available():
-            raise UsageError("--device cuda, but torch sees no CUDA device: use --device cpu")
-        # Batches are drawn on one thread beside the step; more would take the cores from it.
-        cv2.setNumThreads(1)
-        trainer = Trainer(
-            args.data, args.out, args.minutes, args.device, args.seed, args.batch, args.labels, args.init, args.rate
-        )
-        run(trainer, Console(), args.save_every)
+        if chosen.objective is None:
+            if "--help" in rest or "-h" in rest:
+                parser.print_help()
+                return 0
+            raise UsageError(f"--objective is missing: choose one of {', '.join(OBJECTIVES)}")
+        if chosen.objective not in OBJECTIVES:
+            raise UsageError(f"--objective {chosen.objective} is unknown: choose one of {', '.join(OBJECTIVES)}")
+        OBJECTIVES[chosen.objective](rest)
     except EngineError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.errors import EngineError
-from engine.perceive.background import CUES, BackgroundCue, BackgroundNetwork, open_background, shipped
+from engine.errors import EngineError, ModelError
+from engine.perceive.background import CUES, BackgroundCue, BackgroundNetwork, UniformBackground, open_background
 from engine.perceive.motion import Motion
 from engine.registry import Registry, Version
 
@@ -30,8 +30,11 @@ def open_cue(name: str, *, device: str = "auto", threads: int = 2) -> Background
     """
     if name in CUES or not Path(name).is_dir():
         return open_background(name, device=device, threads=threads)
+    registry = Registry(Path(name))
+    if registry.current() is None:
+        raise ModelError(f"--background {name}: the registry is empty; python -m engine.registry place {name} FILE.onnx")
     open_network = partial(BackgroundNetwork, device=device, threads=threads)
-    return WatchedBackground(Registry(Path(name)), open_network(shipped("amd")), open_network)
+    return WatchedBackground(registry, UniformBackground(), open_network)
 
 
 class WatchedBackground:

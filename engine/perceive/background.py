@@ -13,10 +13,10 @@ from engine.perceive.contract import Contract
 from engine.perceive.motion import Motion, network_features
 from engine.perceive.network import DEFAULT_MODEL
 
-SHIPPED = ("amd", "mug")
-"""Teachers whose appearance networks come with the engine, as engine/models/NAME.onnx."""
+TEACHERS = ("amd", "mug")
+"""Networks that learned from unlabelled video alone, looked for as NAME.onnx beside the default model."""
 
-CUES = ("network", *SHIPPED, "seeds", "uniform")
+CUES = ("network", *TEACHERS, "seeds", "uniform")
 """What `--background` knows by name; anything else is a file or a registry."""
 
 
@@ -89,8 +89,8 @@ class BackgroundNetwork:
         return np.clip(found, 0.0, 1.0)
 
 
-def shipped(name: str) -> Path:
-    """Where the network of a shipped teacher lies."""
+def teacher_file(name: str) -> Path:
+    """Where the network of a teacher is looked for."""
     return DEFAULT_MODEL.parent / f"{name}.onnx"
 
 
@@ -108,8 +108,14 @@ def open_background(name: str, *, device: str = "auto", threads: int = 2) -> Bac
         return None
     if name == "uniform":
         return UniformBackground()
-    if name in SHIPPED:
-        return BackgroundNetwork(shipped(name), device=device, threads=threads)
+    if name in TEACHERS:
+        path = teacher_file(name)
+        if not path.is_file():
+            raise ModelError(
+                f"--background {name}: none is shipped; train one (docs/teachers.md), then give its FILE.onnx"
+                f" or put it at {path}"
+            )
+        return BackgroundNetwork(path, device=device, threads=threads)
     if not name.endswith(".onnx"):
         raise UsageError(f"--background {name}: must be {', '.join(CUES)}, or a FILE.onnx, or the folder of a registry")
     return BackgroundNetwork(Path(name), device=device, threads=threads)

@@ -112,9 +112,11 @@ def test_names_files_and_what_is_wrong_with_them(red_model: Path, tmp_path: Path
         assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_exit_code_4_and_an_unknown_name_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_is_exit_code_4_and_an_unknown_name_2(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     arguments = ["--source", "demo", "--max-frames", "1", "--no-publish", "--background"]
-    for name, code in (("nowhere.onnx", 4), ("telepathy", 2)):
+    for name, code in (("nowhere.onnx", 4), ("amd", 4), (str(tmp_path), 4), ("telepathy", 2)):
         assert run.main([*arguments, name]) == code
         lines = capsys.readouterr().err.strip().splitlines()
         assert lines[-1].startswith(f"error: --background {name}")

@@ -1,0 +1,145 @@
+"""python -m learning.amd.export: the object-probability map of a trained AMD as background cue of the engine.
+
+The file follows the model contract with one output: `image` in, `background` = 1 - S_object out, at stride 4.
+"""
+
+import argparse
+import copy
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from engine.errors import EngineError, ModelError, StoreError, UsageError
+from learning.amd.checkpoint import load_amd
+from learning.amd.clips import SIZE
+from learning.networks.amd import MEAN, STD, Amd
+
+_OPSET = 18
+_TOLERANCE = 1e-3
+"""Largest difference of a probability between file and network: both compute in single precision."""
+
+_LEAST_SIZE_PX = 32
+
+
+class BackgroundMap(nn.Module):
+    """One minus the soft segment that is the object, [B, 1, H/s, W/s], of a normalised image [B, 3, H, W]."""
+
+    def __init__(self, network: Amd, channel: int) -> None:
+        super().__init__()
+        self.appearance = copy.deepcopy(network.appearance).float().eval()
+        self.channel = channel
+
+    def forward(self, image: Tensor) -> Tensor:
+        soft = torch.softmax(self.appearance(image), dim=1)
+        return 1 - soft[:, self.channel : self.channel + 1]
+
+
+def export(network: Amd, channel: int, out: Path, training: str, size: tuple[int, int] = SIZE) -> float:
+    """Write `out`; return the largest difference of a probability between it and the network.
+
+    Args:
+        training: one line on how the network came about, for the metadata.
+        size: (h, w) of the image input, multiples of 32.
+
+    Raises:
+        UsageError: another size.
+        ModelError: the file disagrees with the network; then none is left.
+        StoreError: `out` cannot be written.
+    """
+    if any(side <= 0 or side % _LEAST_SIZE_PX for side in size):
+        raise UsageError(f"--size {size[0]}x{size[1]}: both must be multiples of {_LEAST_SIZE_PX}")
+    module = BackgroundMap(network.cpu(), channel).eval()
+    part = out.with_name(f"{out.name}.part")
+    try:
+        _write(module, part, size)
+        graph = onnx.load(part)
+        metadata = {
+            "contract": "1",
+            "name": out.stem,
+            "normalisation": json.dumps({"mean": MEAN, "std": STD, "scale": 1 / 255, "channels": "RGB"}),
+            "stride": str(network.appearance.stride),
+            "size": f"{size[0]}x{size[1]}",
+            "segments": str(network.config.segments),
+            "object_segment": str(channel),
+            "training": training,
+        }
+        for key, value in metadata.items():
+            entry = graph.metadata_props.add()
+            entry.key, entry.value = key, value
+        onnx.save(graph, part)
+        worst = difference(module, part, size)
+        if worst > _TOLERANCE:
+            raise ModelError(f"{out}: differs from its network by {worst:.4f} (limit {_TOLERANCE}): not written")
+        part.replace(out)
+    except OSError as error:
+        raise StoreError(f"--out {out}: {error.strerror or error}: give a file that can be written") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return worst
+
+
+def difference(module: BackgroundMap, path: Path, size: tuple[int, int]) -> float:
+    """Largest difference of a probability between a file and its network over four smooth random pictures."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for _ in range(4):
+        coarse = torch.randn(1, 3, size[0] // 8, size[1] // 8, generator=generator)
+        image = nn.functional.interpolate(coarse, size, mode="bilinear", align_corners=False)
+        with torch.no_grad():
+            expected = module(image).numpy()
+        found = session.run(["background"], {"image": image.numpy()})[0]
+        worst = max(worst, float(np.abs(found - expected).max()))
+    return worst
+
+
+def _write(module: nn.Module, path: Path, size: tuple[int, int]) -> None:
+    exporter_log = logging.getLogger("torch.onnx")
+    level = exporter_log.level
+    # The exporter reports libraries it does not need at warning level.
+    exporter_log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module,
+                (torch.zeros(1, 3, *size),),
+                str(path),
+                input_names=["image"],
+                output_names=["background"],
+                opset_version=_OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        exporter_log.setLevel(level)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m learning.amd.export", description=__doc__)
+    parser.add_argument("model", type=Path, help="model.pt of python -m learning.pretrain --objective amd")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    args = parser.parse_args(argv)
+    try:
+        network, channel, training = load_amd(args.model)
+        summary = f"amd: {training.get('step')} updates, seed {training.get('seed')}, rate {training.get('rate')}"
+        worst = export(network, channel, args.out, summary)
+        print(f"{args.out}: segment {channel} of {network.config.segments}, within {worst:.1e} of the network")
+    except EngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
