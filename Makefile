@@ -28,6 +28,7 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.test  ## every number of the README, as JSON under $(BENCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt -e ".[test,sim,ray]"
 	mkdir -p $(BENCH)
 	$(BIN)/python -m benchmarks.selection --json $(BENCH)/selection.json --clips $(SHARED)/clips
 	$(BIN)/python -m benchmarks.perception --json $(BENCH)/perception.json
@@ -36,15 +37,23 @@ bench: $(VENV)/.test  ## every number of the README, as JSON under $(BENCH)
 	$(BIN)/python -m benchmarks.slow_subscriber --json $(BENCH)/slow_subscriber.json
 	$(BIN)/python -m benchmarks.hot_swap --swaps 100 --json $(BENCH)/hot_swap.json
 	$(BIN)/python -m benchmarks.soak --json $(BENCH)/soak.json
+	$(BIN)/python -m benchmarks.soak --frames 100000 --size 120x160 --model small --json $(BENCH)/soak_long.json
 	$(BIN)/python -m benchmarks.soak --cameras 1 --fault-every 0 --frames 900 --json $(BENCH)/soak_one.json
 	$(BIN)/python -m benchmarks.soak --cameras 4 --fault-every 0 --frames 900 --json $(BENCH)/soak_four.json
 	$(BIN)/python -m benchmarks.preview_cost --json $(BENCH)/preview_cost.json
 	$(BIN)/python -m benchmarks.latency --backends all --devices all --json $(BENCH)/backends.json
+	$(BIN)/python -m benchmarks.cpu_use --json $(BENCH)/cpu_use.json
+	$(BIN)/python -m benchmarks.couplings --json $(BENCH)/couplings.json
 	$(BIN)/python -m benchmarks.sampling --json $(BENCH)/sampling.json
+	$(BIN)/python -m benchmarks.grasping --json $(BENCH)/grasping.json --work $(BENCH)/grasping
+	$(BIN)/python -m benchmarks.scale --clips $(SHARED)/clips/general --limit 24 --json $(BENCH)/scale.json
+	$(BIN)/python -m benchmarks.scale --davis $(SHARED)/davis_dev --json $(BENCH)/offline.json
 	$(BIN)/python -m benchmarks.unseen --json $(BENCH)/unseen.json --work $(BENCH)/unseen --data $(SHARED)
+	$(BIN)/python -m benchmarks.sampling_retrain --json $(BENCH)/sampling_retrain.json --work $(BENCH)/unseen --data $(SHARED)
 	$(BIN)/python -m benchmarks.quality --data $(SHARED) --json $(BENCH)/quality.json --ablations \
 		--overlays $(BENCH)/overlays --contact-sheet $(BENCH)/worst.jpg
 	$(BIN)/python -m benchmarks.adaptation --data $(SHARED) --json $(BENCH)/adaptation.json
+	$(BIN)/python -m benchmarks.background --data $(SHARED) --json $(BENCH)/background.json
 	$(BIN)/python -m benchmarks.tracking --data $(SHARED) --json $(BENCH)/tracking.json
 	$(BIN)/python -m benchmarks.one_shot --data $(SHARED) --json $(BENCH)/one_shot.json
 	$(if $(SHARDS),$(BIN)/python -m benchmarks.score_prior --shards $(SHARDS) --json $(BENCH)/score_prior.json)

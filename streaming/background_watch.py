@@ -32,7 +32,8 @@ def open_cue(name: str, *, device: str = "auto", threads: int = 2) -> Background
         return open_background(name, device=device, threads=threads)
     registry = Registry(Path(name))
     if registry.current() is None:
-        raise ModelError(f"--background {name}: the registry is empty; python -m engine.registry place {name} FILE.onnx")
+        how = f"python -m engine.registry place {name} FILE.onnx"
+        raise ModelError(f"--background {name}: the registry is empty; {how}")
     open_network = partial(BackgroundNetwork, device=device, threads=threads)
     return WatchedBackground(registry, UniformBackground(), open_network)
 
