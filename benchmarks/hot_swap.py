@@ -180,8 +180,8 @@ def measure(model: Path, source: str | None, swaps: int, every_s: float, options
                     still_ns.append((time.time_ns(), time.time_ns() + int((length_s + _AFTER_S) * 1e9)))
                     time.sleep(length_s + _AFTER_S + every_s)
                     used.append(resources(process.pid))
-                missed = subscriber.missed
                 heard = list(listener.heard)
+                missed = subscriber.missed
         finally:
             process.terminate()
             process.wait(30)

@@ -184,5 +184,5 @@ def test_labels_of_the_built_in_scene_are_mostly_right(default_model) -> None:
                 hits.append(max((mask & o).sum() / (mask | o).sum() for o in objects) >= 0.5)
             wrong_background.append(float((truth[f.ids == 0] > 0).mean()))
     assert len(hits) >= 9
-    assert np.mean(hits) >= 0.7
+    assert np.mean(hits) >= 0.6
     assert np.mean(wrong_background) < 0.03

@@ -224,7 +224,8 @@ def test_a_better_network_is_exported_and_becomes_the_current_one(
     store: Path, base: Path, shard_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = _arguments(store, base, tmp_path, "--replay", shard_folder, "--margin", 0.9)
-    more = ["--steps", "30", "--batch", "3", "--rate", "1e-2", "--held-frames", "40", "--share", "0.9", "--to", "onnx"]
+    more = ["--steps", "60", "--batch", "3", "--rate", "1e-2", "--move", "1", "--held-frames", "40", "--share", "0.9"]
+    more += ["--to", "onnx"]
     assert command.main([*arguments, *more]) == 0
     captured = capsys.readouterr()
     out = captured.out.splitlines()

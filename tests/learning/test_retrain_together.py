@@ -105,7 +105,9 @@ def _check(state: dict[str, Any], alone: np.ndarray) -> None:
     together = np.array([row["total"] for row in state["history"]])
     seeds_apart = np.abs(alone[1:] / alone[0] - 1).max()
     # Half a batch at a time rounds otherwise in half precision, and steps add that up.
-    assert np.abs(together / alone[0] - 1).max() < min(0.01, seeds_apart)
+    apart = np.abs(together / alone[0] - 1)
+    assert apart[: STEPS // 2].max() < 0.005
+    assert apart.max() < seeds_apart / 3
 
 
 def test_two_processes_reach_the_loss_of_one_with_the_same_weights_in_both(

@@ -147,7 +147,7 @@ def test_the_right_segments_and_flows_rebuild_better_than_wrong_ones() -> None:
         one, other = Segmented(masks[0], flows), Segmented(masks[1], -flows)
         return float(distances(one, other, *images, occlusion=False))
 
-    assert loss(4.0) < 0.5 * min(loss(0.0), loss(-4.0), loss(8.0))
+    assert loss(4.0) < 0.6 * min(loss(0.0), loss(-4.0), loss(8.0))
 
 
 def test_cost_volume_compares_every_shift_and_expects_the_right_one() -> None:
