@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from engine.errors import EngineError, SourceError, StoreError
+from engine.errors import EngineError, StoreError, UsageError
 from examples.grasping.engine_process import EngineProcess
 from examples.grasping.film import Film
 from examples.grasping.freshness import MAX_AGE_S
@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         if options.scenes < 1 or options.count < 1:
-            raise SourceError(f"--scenes {options.scenes} --count {options.count}: both must be at least 1")
+            raise UsageError(f"--scenes {options.scenes} --count {options.count}: both must be at least 1")
         run(options)
     except EngineError as error:
         print(f"error: {error}", file=sys.stderr)
