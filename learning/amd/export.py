@@ -5,14 +5,10 @@ The file follows the model contract with one output: `image` in, `background` = 
 
 import argparse
 import copy
-import json
-import logging
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
@@ -20,9 +16,9 @@ from torch import Tensor, nn
 from engine.errors import EngineError, ModelError, StoreError, UsageError
 from learning.amd.checkpoint import load_amd
 from learning.amd.clips import SIZE
+from learning.background_file import write_background
 from learning.networks.amd import MEAN, STD, Amd
 
-_OPSET = 18
 _TOLERANCE = 1e-3
 """Largest difference of a probability between file and network: both compute in single precision."""
 
@@ -59,22 +55,20 @@ def export(network: Amd, channel: int, out: Path, training: str, size: tuple[int
     module = BackgroundMap(network.cpu(), channel).eval()
     part = out.with_name(f"{out.name}.part")
     try:
-        _write(module, part, size)
-        graph = onnx.load(part)
-        metadata = {
-            "contract": "1",
-            "name": out.stem,
-            "normalisation": json.dumps({"mean": MEAN, "std": STD, "scale": 1 / 255, "channels": "RGB"}),
-            "stride": str(network.appearance.stride),
-            "size": f"{size[0]}x{size[1]}",
-            "segments": str(network.config.segments),
-            "object_segment": str(channel),
-            "training": training,
-        }
-        for key, value in metadata.items():
-            entry = graph.metadata_props.add()
-            entry.key, entry.value = key, value
-        onnx.save(graph, part)
+        write_background(
+            module,
+            part,
+            size,
+            name=out.stem,
+            stride=network.appearance.stride,
+            mean=MEAN,
+            std=STD,
+            more={
+                "segments": str(network.config.segments),
+                "object_segment": str(channel),
+                "training": training,
+            },
+        )
         worst = difference(module, part, size)
         if worst > _TOLERANCE:
             raise ModelError(f"{out}: differs from its network by {worst:.4f} (limit {_TOLERANCE}): not written")
@@ -99,29 +93,6 @@ def difference(module: BackgroundMap, path: Path, size: tuple[int, int]) -> floa
         found = session.run(["background"], {"image": image.numpy()})[0]
         worst = max(worst, float(np.abs(found - expected).max()))
     return worst
-
-
-def _write(module: nn.Module, path: Path, size: tuple[int, int]) -> None:
-    exporter_log = logging.getLogger("torch.onnx")
-    level = exporter_log.level
-    # The exporter reports libraries it does not need at warning level.
-    exporter_log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                module,
-                (torch.zeros(1, 3, *size),),
-                str(path),
-                input_names=["image"],
-                output_names=["background"],
-                opset_version=_OPSET,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-    finally:
-        exporter_log.setLevel(level)
 
 
 def main(argv: list[str] | None = None) -> int:

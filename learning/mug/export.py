@@ -6,10 +6,7 @@ Weights are stored in half precision and computed in single precision.
 
 import argparse
 import copy
-import json
-import logging
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from engine.errors import EngineError, ModelError, StoreError, UsageError
+from learning.background_file import write_background
 from learning.batches import MEAN, STD
 from learning.mug.bursts import SIZE
 from learning.mug.model import load_model, summary
 from learning.networks.mug import LEAST_SIZE_PX, STRIDE, Mug
 
-_OPSET = 18
 _TOLERANCE = 5e-3
 """Largest difference of a probability between file and network; storing weights in half precision costs a part."""
 
@@ -70,10 +67,10 @@ def export(model: Path, out: Path, size: tuple[int, int] = SIZE) -> float:
     module = Background(network).eval()
     part = out.with_name(f"{out.name}.part")
     try:
-        _write(module, part, size)
-        graph = onnx.load(part)
+        graph = write_background(
+            module, part, size, name=out.stem, stride=STRIDE, mean=MEAN, std=STD, more={"training": summary(model)}
+        )
         _store_in_half(graph)
-        _describe(graph, out.stem, size, summary(model))
         onnx.save(graph, part)
         worst = difference(network, part, size)
         if worst > _TOLERANCE:
@@ -101,29 +98,6 @@ def difference(network: Mug, path: Path, size: tuple[int, int]) -> float:
     return worst
 
 
-def _write(module: nn.Module, path: Path, size: tuple[int, int]) -> None:
-    exporter_log = logging.getLogger("torch.onnx")
-    level = exporter_log.level
-    # The exporter reports libraries it does not need at warning level.
-    exporter_log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                module,
-                (torch.zeros(1, 3, *size),),
-                str(path),
-                input_names=["image"],
-                output_names=["background"],
-                opset_version=_OPSET,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-    finally:
-        exporter_log.setLevel(level)
-
-
 def _store_in_half(model: onnx.ModelProto) -> None:
     """Halve the file: kernels as float16 with a cast, which runtimes resolve once when they load it."""
     casts, kept = [], []
@@ -139,20 +113,6 @@ def _store_in_half(model: onnx.ModelProto) -> None:
     del model.graph.initializer[:], model.graph.node[:]
     model.graph.initializer.extend(kept)
     model.graph.node.extend(nodes)
-
-
-def _describe(model: onnx.ModelProto, name: str, size: tuple[int, int], training: str) -> None:
-    metadata = {
-        "contract": "1",
-        "name": name,
-        "normalisation": json.dumps({"mean": list(MEAN), "std": list(STD), "scale": 1 / 255, "channels": "RGB"}),
-        "stride": str(STRIDE),
-        "size": f"{size[0]}x{size[1]}",
-        "training": training,
-    }
-    del model.metadata_props[:]
-    for key, value in metadata.items():
-        model.metadata_props.add(key=key, value=value)
 
 
 def main(arguments: list[str] | None = None) -> int:
