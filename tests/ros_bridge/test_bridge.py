@@ -168,29 +168,29 @@ def test_malformed_messages_are_counted_and_skipped(dds: Graph):
     reader = dds.listen("/unseen/cam", "--topics", "labels,/diagnostics")
     good = scene(0)
     parts = encode_scene(good, session="a" * 32, seq=0)
-    bad = [
-        [parts[0], b"no json", parts[2]],
-        [parts[0], parts[1]],
-        [parts[0], parts[1].replace(b'"seq":0', b'"seq":1'), parts[2][:-3]],
-    ]
+    far = dataclasses.replace(good, t_capture_ns=2**62)  # valid on the wire, beyond what a ROS stamp holds
+
+    def malformed() -> int:
+        counts = [line["statuses"]["unseen: bridge"]["values"] for line in reader.about("/diagnostics")]
+        return max((int(values["malformed messages"]) for values in counts), default=0)
+
     try:
-        deadline_s, seq = time.monotonic() + PATIENCE_S, 2
-        while not reader.about("labels"):
-            assert time.monotonic() < deadline_s
-            far = dataclasses.replace(good, t_capture_ns=2**62)  # valid on the wire, beyond what a ROS stamp holds
-            bad[3:] = [encode_scene(far, session="b" * 32, seq=seq)]
-            for message in (*bad, encode_scene(good, session="a" * 32, seq=seq)):
+        assert socket.poll(PATIENCE_S * 1000)  # the bridge subscribes
+        for message in ([parts[0], b"no json", parts[2]], [parts[0], parts[1]]):
+            socket.send_multipart(message)
+        deadline_s, seq = time.monotonic() + PATIENCE_S, 1
+        # A broken label map is found on reading, which a newer scene may forestall: send until one was read.
+        while not (reader.about("labels") and malformed() >= 3):
+            assert time.monotonic() < deadline_s, reader.lines[-3:]
+            broken = [parts[0], parts[1].replace(b'"seq":0', b'"seq":%d' % seq), parts[2][:-3]]
+            for message in (
+                encode_scene(far, session="b" * 32, seq=seq),
+                broken,
+                encode_scene(good, session="a" * 32, seq=seq + 1),
+            ):
                 socket.send_multipart(message)
-            # The broken label map is found on reading, which a newer scene may forestall.
-            bad[2][1], seq = parts[1].replace(b'"seq":0', b'"seq":%d' % (seq + 1)), seq + 2
-            time.sleep(0.1)
-        reader.until(
-            lambda lines: any(
-                int(line["statuses"]["unseen: bridge"]["values"]["malformed messages"]) >= 3
-                for line in lines
-                if "statuses" in line
-            )
-        )
+                time.sleep(0.1)
+            seq += 2
         assert {line["stamp_ns"] for line in reader.about("labels")} == {good.t_capture_ns}
     finally:
         context.destroy(linger=0)
