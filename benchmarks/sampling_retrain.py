@@ -1,6 +1,7 @@
 """What the store keeps against random frames, as training data: the same fine-tuning on as many frames of either.
 
     python -m benchmarks.sampling_retrain --work DIR --data DATA --json FILE [--seeds 0,1,2] [--frames 60] [--draws 2]
+        [--visits 240]
 
 DIR is a work folder of `benchmarks.unseen`, whose rendered worlds and base networks are used: per seed, unlabelled
 videos of a family of objects the base never saw. The engine runs over them with the base as its model and records, as
@@ -9,6 +10,10 @@ videos of a family of objects the base never saw. The engine runs over them with
     store             the most useful ones, as a full store would
     random            of all final frames; those that are uncertain or empty teach nothing
     random certified  of the final frames with a certificate and at least one label
+
+Without --visits every video is seen once: nothing repeats, and any frame is as new as another. With it the stream is
+what a robot sees that works in a few places and comes to others now and then: so many visits, to video k in
+proportion to 1 / k, with the camera's noise different each time.
 
 Labels are the engine's own selections, by the rules of `benchmarks.unseen`; so are fine-tuning and scores (AP on
 held-out stills of the unseen and of the seen family). Killed and started again, it goes on after the last figure.
@@ -19,6 +24,7 @@ import copy
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +57,10 @@ from engine.scene import Scene
 from streaming.store.writer import StoreWriter
 
 Key = tuple[str, int]
-"""Video and frame."""
+"""Visit and frame."""
+
+_NOISE = 2.0
+"""Standard deviation of what the camera adds to a picture seen again, in grey levels."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +81,24 @@ class Mined:
         return [key for key, frame in self.frames.items() if ((frame.ids > 0) & (frame.ids < IGNORED_ID)).any()]
 
 
-def mine(world: World, plan: Plan, model: Path, store: Path) -> Mined:
-    """Run the engine over every video, record, and label every final frame."""
+def itinerary(videos: int, visits: int | None, seed: int) -> list[int]:
+    """Numbers of the videos as they are seen: each once, or `visits` of them, video k in proportion to 1 / k."""
+    if visits is None:
+        return list(range(videos))
+    share = 1 / np.arange(1, videos + 1)
+    return [int(n) for n in np.random.default_rng([seed, 43]).choice(videos, visits, p=share / share.sum())]
+
+
+def mine(world: World, plan: Plan, model: Path, store: Path, route: Sequence[int]) -> Mined:
+    """Run the engine over the videos of a route, record, and label every final frame."""
     network, config = Network(model, threads=1), EngineConfig()
     recorder = Recorder(StoreWriter(store), config.record)
     frames: dict[Key, LabelledFrame] = {}
-    for number in range(plan.videos):
-        name, images = f"video {number}", world.pictures("video", number).images
+    for visit, number in enumerate(route):
+        name, images = f"visit {visit}", world.pictures("video", number).images
+        if number in route[:visit]:
+            noise = np.random.default_rng([visit, 47]).normal(0, _NOISE, images.shape)
+            images = np.clip(images + noise, 0, 255).round().astype(np.uint8)
         pipeline = Pipeline(config, network)
         percepts: list[Percepts] = []
         finals: dict[int, Scene] = {}
@@ -119,7 +139,9 @@ def choices(mined: Mined, count: int, draws: int, seed: int) -> dict[str, list[K
     return out
 
 
-def run_seed(folder: Path, out: Path, data: Path, plan: Plan, seed: int, count: int, draws: int) -> dict[str, Any]:
+def run_seed(
+    folder: Path, out: Path, data: Path, plan: Plan, seed: int, count: int, draws: int, visits: int | None
+) -> dict[str, Any]:
     """Figures of every row of one seed.
 
     Raises:
@@ -130,7 +152,8 @@ def run_seed(folder: Path, out: Path, data: Path, plan: Plan, seed: int, count: 
             raise SourceError(f"{folder / needed}: not there; make it with python -m benchmarks.unseen --work …")
     out.mkdir(parents=True, exist_ok=True)
     world = World(folder / "world", data, plan, seed)
-    path = out / f"figures_{count}.json"
+    case = f"{count}" if visits is None else f"{count}_of_{visits}"
+    path = out / f"figures_{case}.json"
     rows: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if "before" not in rows:
         rows["before"] = _figures(folder / "base.pt", world)
@@ -142,11 +165,11 @@ def run_seed(folder: Path, out: Path, data: Path, plan: Plan, seed: int, count: 
         if mined is None:
             for old in out.glob("videos.store*"):
                 old.unlink()
-            mined = mine(world, plan, folder / "base.onnx", out / "videos.store")
+            mined = mine(world, plan, folder / "base.onnx", out / "videos.store", itinerary(plan.videos, visits, seed))
         keys = choices(mined, count, draws, seed)[name]
         labelled = set(mined.labelled)
         frames = [mined.frames[key] for key in keys if key in labelled]
-        tuned = out / f"{name.replace(' ', '-')}_{count}.pt"
+        tuned = out / f"{name.replace(' ', '-')}_{case}.pt"
         base = read_network(folder / "base.pt")
         backgrounds = read_backgrounds(data, seed)["train"]
         # Every row sees the same random numbers.
@@ -200,6 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=seed_list, default="0,1,2")
     parser.add_argument("--frames", type=at_least(1), default=60, help="kept per row")
+    parser.add_argument("--visits", type=at_least(1), help="to places that come again; default: every video once")
     parser.add_argument("--draws", type=at_least(1), default=2, help="random sets of each kind")
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
@@ -215,10 +239,16 @@ def main(arguments: list[str] | None = None) -> int:
                 seed,
                 options.frames,
                 options.draws,
+                options.visits,
             )
             for seed in options.seeds
         }
-        content = {"frames": options.frames, **summary(seeds), "rows": {str(s): found for s, found in seeds.items()}}
+        content = {
+            "frames": options.frames,
+            "visits": options.visits,
+            **summary(seeds),
+            "rows": {str(s): found for s, found in seeds.items()},
+        }
         show(content, options.frames)
         machine.write_report(options.json, content)
     except EngineError as error:

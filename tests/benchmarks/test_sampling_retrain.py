@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-from benchmarks.sampling_retrain import Mined, choices, main, summary
+from benchmarks.sampling_retrain import Mined, choices, itinerary, main, summary
 from benchmarks.unseen.training import IGNORED_ID, LabelledFrame
 
 
@@ -46,6 +46,15 @@ def test_the_gain_is_that_over_the_mean_of_the_random_draws() -> None:
     assert found["gain"] == pytest.approx(1.0)
     assert found["standard_error"] == pytest.approx(1.0)  # of 2 and 0
     assert summary({0: seed(20, 24, 21, 23, 25)})["standard_error"] is None
+
+
+def test_a_route_comes_again_to_few_places_and_seldom_to_the_others() -> None:
+    assert itinerary(4, None, 0) == [0, 1, 2, 3]
+    route = itinerary(10, 20_000, 0)
+    counts = np.bincount(route, minlength=10)
+    expected = 20_000 / np.arange(1, 11) / (1 / np.arange(1, 11)).sum()
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected.max())
+    assert itinerary(10, 50, 1) == itinerary(10, 50, 1) != itinerary(10, 50, 2)
 
 
 def test_without_a_world_it_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
