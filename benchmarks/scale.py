@@ -92,8 +92,8 @@ def throughput(recordings: list[Recording], runs: int, console: Console) -> tupl
 def cost_model(accounts: list[Row]) -> Row:
     """Core-seconds and bytes of a recording, each = frames x a + megapixels x b, and how far off such a model is.
 
-    The coefficients are fitted on all recordings; none is negative. The error is that of models fitted on a random half, of the total
-    of the other half: over `_SPLITS` halves the median of its size, and the range of nine in ten.
+    The coefficients are fitted on all recordings; none is negative. The error is that of models fitted on a random
+    half, of the total of the other half: over `_SPLITS` halves the median of its size, and the range of nine in ten.
     """
     table = np.array([[one["frames"], one["megapixels"]] for one in accounts], float)
     measured = {
