@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.errors import SourceError, UsageError
 from engine.frame import Frame
+from engine.pixels import bgr_pixels
 from learning.mine.recordings import BAG_METADATA
 
 _KINDS = (
@@ -20,25 +21,8 @@ _KINDS = (
     "sensor_msgs/CompressedImage",
 )
 
-_COLOURS: dict[str, tuple[int, int | None]] = {
-    "bgr8": (3, None),
-    "8UC3": (3, None),
-    "rgb8": (3, cv2.COLOR_RGB2BGR),
-    "bgra8": (4, cv2.COLOR_BGRA2BGR),
-    "rgba8": (4, cv2.COLOR_RGBA2BGR),
-    "mono8": (1, cv2.COLOR_GRAY2BGR),
-    "8UC1": (1, cv2.COLOR_GRAY2BGR),
-    "yuv422": (2, cv2.COLOR_YUV2BGR_UYVY),
-    "uyvy": (2, cv2.COLOR_YUV2BGR_UYVY),
-    "yuv422_yuy2": (2, cv2.COLOR_YUV2BGR_YUY2),
-    "yuyv": (2, cv2.COLOR_YUV2BGR_YUY2),
-    # ROS names a Bayer pattern by its first two pixels, OpenCV by the two in the second row and column.
-    "bayer_rggb8": (1, cv2.COLOR_BayerBG2BGR),
-    "bayer_bggr8": (1, cv2.COLOR_BayerRG2BGR),
-    "bayer_gbrg8": (1, cv2.COLOR_BayerGR2BGR),
-    "bayer_grbg8": (1, cv2.COLOR_BayerGB2BGR),
-}
-"""Encoding -> bytes per pixel and conversion; depth images and label maps have others and are passed over."""
+_NOT_SHOWN = "mono16"
+"""Pixels of 16 bits are depth, or the label maps that the engine's own bridge publishes."""
 
 _HEADER_BYTES = 64
 """Damage before this means that nothing of the file can be read."""
@@ -89,15 +73,13 @@ def to_bgr(message: Any) -> np.ndarray | None:
     data = np.asarray(message.data, np.uint8)
     if not hasattr(message, "encoding"):
         return cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if message.encoding not in _COLOURS:
+    if message.encoding == _NOT_SHOWN:
         return None
-    pixel_bytes, conversion = _COLOURS[message.encoding]
-    h, w, step = int(message.height), int(message.width), int(message.step)
-    if not h or not w or step < w * pixel_bytes or data.size < h * step:
+    try:
+        size = int(message.height), int(message.width), int(message.step)
+        return np.ascontiguousarray(bgr_pixels(message.encoding, *size, data))
+    except ValueError:
         return None
-    rows = data[: h * step].reshape(h, step)[:, : w * pixel_bytes]
-    pixels = np.ascontiguousarray(rows if pixel_bytes == 1 else rows.reshape(h, w, pixel_bytes))
-    return pixels if conversion is None else np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
 
 
 def bag_views(path: Path) -> list[TopicView]:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import ros_bridge
+from engine.pixels import ENCODINGS
 from ros_bridge.__main__ import build_parser
-from streaming.ros.pixels import ENCODINGS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "ros.md"
 LAUNCH = Path(ros_bridge.__file__).parent / "launch"

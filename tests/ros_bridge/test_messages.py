@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import UsageError
+from engine.pixels import ENCODINGS
 from engine.scene import CommitInfo, Scene
 from ros_bridge import topics, zenoh_keys
 from ros_bridge.backends import choose
@@ -27,7 +28,7 @@ from streaming.ros.definitions import (
 )
 from streaming.ros.messages import Header, Image, Level
 from streaming.ros.names import Namespaces
-from streaming.ros.pixels import ENCODINGS, decompress, to_bgr
+from streaming.ros.pixels import decompress, to_bgr
 from streaming.wire import Message, decode, encode_scene
 from tests.streaming.scenes import make_object
 
