@@ -19,7 +19,7 @@ class SeedsConfig:
     grow: bool = True  # coupling 3: regions no proposal covers become candidates
     guard: bool = True  # coupling 4: no learning from guesses and bad frames
     propagate: bool = True  # the last final mask of each object, moved along the flow, is a candidate
-    refine: bool = True  # edge-aware filter of P_FG when the image is given
+    refine: bool = False  # edge-aware filter of P_FG: on the working grid it costs small objects more than it mends
 
     look_frames: int = 2  # seeds are looked for in every so many frames: half the time, and memories change slowly
     seeds: int = 100  # N_S of the paper
@@ -33,8 +33,10 @@ class SeedsConfig:
     background_objectness: float = 0.3  # O_BG of Eq. 12
     background_motion: float = 0.01  # M_BG of Eq. 12
 
-    correction: float = 0.25  # beta of b <- (1 - beta) b + beta (1 - P_FG); the network stays in charge
-    correct_known_only: bool = True  # scale beta by the larger similarity: unknown surfaces say nothing
+    correction: float = (
+        0.5  # beta of b <- (1 - beta) b + beta (1 - P_FG); beyond it the memories mostly hear themselves
+    )
+    correct_known_only: bool = False  # scale beta by the larger similarity: unknown surfaces say nothing
     object_capacity: int = 12  # embeddings per object
     background_capacity: int = 48  # embeddings of the background, which is more varied
     objects: int = 64  # remembered at once; those unseen longest leave

@@ -9,7 +9,7 @@ from engine.errors import UsageError
 from engine.percepts import Percepts
 from engine.seeds.config import SeedsConfig
 from engine.seeds.propagate import UNCONFIRMED_LIFE_FRAMES
-from engine.seeds.sets import soft_foreground
+from engine.seeds.sets import recalled_foreground
 from engine.seeds.stage import SeedFrame, Seeds
 
 GRID = (32, 56)
@@ -93,7 +93,8 @@ def test_the_memories_correct_the_background_map_as_stated() -> None:
     assert memory is not None
     assert blind.embedding is not None
     rows = memory.known_rows(0, 9)
-    p = soft_foreground(blind.embedding.reshape(6, -1), rows, memory.background.rows).reshape(GRID)
+    p, _ = recalled_foreground(blind.embedding.reshape(6, -1), rows, memory.background.rows)
+    p = p.reshape(GRID)
     frame = seeds.step(blind, t)
     assert frame.percepts.background == pytest.approx(0.6 * blind.background + 0.4 * (1 - p), abs=1e-5)
     assert frame.percepts.background[box(20)].mean() < 0.65
@@ -101,7 +102,7 @@ def test_the_memories_correct_the_background_map_as_stated() -> None:
 
 
 def test_unknown_surfaces_are_left_to_the_network() -> None:
-    seeds = Seeds(each_frame(refine=False))
+    seeds = Seeds(each_frame(correct_known_only=True, refine=False))
     t = taught(seeds)
     strange = world(20, seed=9)
     assert strange.embedding is not None
