@@ -33,12 +33,10 @@ class SeedsConfig:
     background_objectness: float = 0.3  # O_BG of Eq. 12
     background_motion: float = 0.01  # M_BG of Eq. 12
 
-    correction: float = (
-        0.5  # beta of b <- (1 - beta) b + beta (1 - P_FG); beyond it the memories mostly hear themselves
-    )
+    correction: float = 0.5  # beta of b <- (1 - beta) b + beta (1 - P_FG); with more the memories hear themselves
     correct_known_only: bool = False  # scale beta by the larger similarity: unknown surfaces say nothing
-    object_capacity: int = 12  # embeddings per object
-    background_capacity: int = 48  # embeddings of the background, which is more varied
+    object_capacity: int = 24  # embeddings per object: a dozen are forgotten within two or three lessons
+    background_capacity: int = 96  # embeddings of the background, which is more varied
     objects: int = 64  # remembered at once; those unseen longest leave
     active_objects: int = 6  # most recently seen ones that speak for the foreground; bounds the time per frame
     active_frames: int = 60  # an object unseen for longer no longer marks foreground, but is still recognised

@@ -5,10 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.seeds.regions import MergeTree, bottleneck_distances, region_shares
-from engine.seeds.similarity import nearest_and_density, nearest_distances, similarity
-
-_NOTHING = np.float32(1e-6)
-"""Density that says nothing: that of rows at a squared distance of 30."""
+from engine.seeds.similarity import nearest_distances, similarity
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,29 +78,15 @@ def soft_foreground(embedding: np.ndarray, foreground: np.ndarray, background: n
     Returns:
         float32 [P] in [0, 1]; 1/2 where a pixel is equally far from both.
     """
-    near_foreground = similarity(nearest_distances(embedding, foreground))
-    near_background = similarity(nearest_distances(embedding, background))
-    probability: np.ndarray = near_foreground / (near_foreground + near_background)
+    probability, _ = soft_foreground_with_similarity(embedding, foreground, background)
     return probability
 
 
-def recalled_foreground(
+def soft_foreground_with_similarity(
     embedding: np.ndarray, foreground: np.ndarray, background: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """P_FG by what was learned over many frames: Eq. 15 with the density of a set in place of its largest R (ours).
-
-    The seeds of one frame are few and found together; lessons come from many final masks, and some of those were
-    wrong. One wrong row decides its neighbourhood where the largest R counts; in the density it is outvoted.
-
-    Args:
-        embedding: float32 [E, P].
-        foreground, background: float32 [n, E], what the memories hold; n may be 0.
-
-    Returns:
-        probability: float32 [P] in [0, 1]; 1/2 where neither set says anything.
-        known: float32 [P], the largest R to any row: how well the memories know each pixel.
-    """
-    nearest_object, objects = nearest_and_density(embedding, foreground)
-    nearest_other, others = nearest_and_density(embedding, background)
-    probability: np.ndarray = (objects + _NOTHING) / (objects + others + 2 * _NOTHING)
-    return probability, similarity(np.minimum(nearest_object, nearest_other))
+    """Eq. 15 and max(R_FG, R_BG), how well the sets know each pixel; both float32 [P]."""
+    near_foreground = similarity(nearest_distances(embedding, foreground))
+    near_background = similarity(nearest_distances(embedding, background))
+    probability: np.ndarray = near_foreground / (near_foreground + near_background)
+    return probability, np.maximum(near_foreground, near_background)

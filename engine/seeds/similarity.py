@@ -37,24 +37,6 @@ def nearest_distances(embedding: np.ndarray, rows: np.ndarray) -> np.ndarray:
     Returns:
         float32 [P], at most `FARTHEST`, which is also the answer without rows.
     """
-    nearest, _ = nearest_and_density(embedding, rows)
-    return nearest
-
-
-def nearest_and_density(embedding: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`nearest_distances`, and how densely the rows lie around every pixel (ours).
-
-    The density is the mean over rows of (1 + d^2)^-4, close to R^4 of Eq. 1 without an exponential per row and pixel.
-    Where the largest R depends on one row alone, and so on one wrong lesson, the mean asks all of them.
-
-    Args:
-        embedding: float32 [E, P].
-        rows: float32 [n, E]; n may be 0.
-
-    Returns:
-        nearest: float32 [P], as above.
-        density: float32 [P] in [0, 1]; 0 without rows.
-    """
     embedding = np.ascontiguousarray(embedding, np.float32)
     rows = np.ascontiguousarray(rows, np.float32)
     channels = -embedding.shape[0] % _TILE
@@ -65,32 +47,19 @@ def nearest_and_density(embedding: np.ndarray, rows: np.ndarray) -> tuple[np.nda
     # Rows that only fill up the last tile are infinitely far from everything.
     twice = np.zeros((len(norms), len(embedding)), np.float32)
     twice[: len(rows), : rows.shape[1]] = np.float32(-2.0) * rows
-    nearest, total = _nearest_and_total(embedding, twice, norms, FARTHEST)
-    return nearest, total / np.float32(max(1, len(rows)))
+    return _nearest(embedding, twice, norms, FARTHEST)
 
 
 @compiled_sum
-def _nearest_and_total(
-    embedding: np.ndarray, twice: np.ndarray, norms: np.ndarray, farthest: np.float32
-) -> tuple[np.ndarray, np.ndarray]:
-    """Minimum and sum over rows m of functions of |f|^2 + |m|^2 - 2 f m, four rows and four channels at once over a
-    block of pixels."""
+def _nearest(embedding: np.ndarray, twice: np.ndarray, norms: np.ndarray, farthest: np.float32) -> np.ndarray:
+    """min over rows m of |f|^2 + |m|^2 - 2 f m, four rows and four channels at once over a block of pixels."""
     channels, pixels = embedding.shape
-    nearest = np.empty(pixels, np.float32)
-    total = np.empty(pixels, np.float32)
-    totals = np.empty((5, _BLOCK), np.float32)
-    one, zero = np.float32(1.0), np.float32(0.0)
+    out = np.empty(pixels, np.float32)
+    totals = np.empty((4, _BLOCK), np.float32)
     for start in range(0, pixels, _BLOCK):
         size = min(_BLOCK, pixels - start)
-        best, dense = nearest[start : start + size], total[start : start + size]
+        best = out[start : start + size]
         best[:] = np.float32(np.inf)
-        dense[:] = zero
-        own = totals[4, :size]
-        own[:] = zero
-        for e in range(channels):
-            f = embedding[e, start : start + size]
-            for i in range(size):
-                own[i] += f[i] * f[i]
         t, u, v, w = totals[0, :size], totals[1, :size], totals[2, :size], totals[3, :size]
         for r in range(0, len(twice), 4):
             t[:] = norms[r]
@@ -113,12 +82,10 @@ def _nearest_and_total(
                     w[i] += d0 * f[i] + d1 * g[i] + d2 * h[i] + d3 * k[i]
             for i in range(size):
                 best[i] = min(min(best[i], min(t[i], u[i])), min(v[i], w[i]))
-                p = one / (one + max(zero, t[i] + own[i]))
-                q = one / (one + max(zero, u[i] + own[i]))
-                x = one / (one + max(zero, v[i] + own[i]))
-                y = one / (one + max(zero, w[i] + own[i]))
-                p, q, x, y = p * p, q * q, x * x, y * y
-                dense[i] += p * p + q * q + x * x + y * y
+        for e in range(channels):
+            f = embedding[e, start : start + size]
+            for i in range(size):
+                best[i] += f[i] * f[i]
         for i in range(size):
-            best[i] = min(max(best[i] + own[i], zero), farthest)
-    return nearest, total
+            best[i] = min(max(best[i], np.float32(0.0)), farthest)
+    return out

@@ -17,7 +17,7 @@ from engine.seeds.memory import SeedMemory
 from engine.seeds.overlap import overlaps
 from engine.seeds.propagate import UNCONFIRMED_LIFE_FRAMES, Propagated, Propagator
 from engine.seeds.refine import gray, guided_filter
-from engine.seeds.sets import recalled_foreground
+from engine.seeds.sets import soft_foreground_with_similarity
 from engine.seeds.tracks import SeedTracks
 from engine.select.masks import pack
 
@@ -227,7 +227,7 @@ class Seeds:
             return None, None
         shape = percepts.background.shape
         flat = embedding.reshape(len(embedding), -1)
-        foreground, known = recalled_foreground(flat, rows, self.memory.background.rows)
+        foreground, known = soft_foreground_with_similarity(flat, rows, self.memory.background.rows)
         foreground = foreground.reshape(shape)
         if small is not None and config.refine:
             foreground = guided_filter(gray(small), foreground)

@@ -10,9 +10,9 @@ from engine.seeds.sampling import embedding_graph
 from engine.seeds.sets import (
     background_seeds,
     initial_foreground,
-    recalled_foreground,
     seed_sets,
     soft_foreground,
+    soft_foreground_with_similarity,
 )
 from tests.engine.seeds.test_regions import graph_of, slow_distances
 
@@ -64,33 +64,10 @@ def test_soft_foreground_is_the_share_of_the_most_similar_seeds(n: int, m: int, 
         np.array([max([nothing, *(2 / (1 + np.exp(((f[:, p] - s) ** 2).sum())) for s in rows)]) for p in range(50)])
         for rows in sets
     ]
-    assert soft_foreground(f, *sets) == pytest.approx(near[0] / (near[0] + near[1]), abs=1e-4)
-    probability, known = recalled_foreground(f, *sets)
+    probability, known = soft_foreground_with_similarity(f, *sets)
+    assert probability == pytest.approx(near[0] / (near[0] + near[1]), abs=1e-4)
     assert known == pytest.approx(np.maximum(*near), abs=1e-4)
-    dense = [
-        np.array([sum((1 + ((f[:, p] - s) ** 2).sum()) ** -4 for s in rows) / max(1, len(rows)) for p in range(50)])
-        for rows in sets
-    ]
-    assert probability == pytest.approx((dense[0] + 1e-6) / (dense[0] + dense[1] + 2e-6), abs=1e-3)
-
-
-def test_one_wrong_lesson_is_outvoted() -> None:
-    rng = np.random.default_rng(0)
-    wall = rng.normal(0, 0.1, (20, 4)).astype(np.float32)
-    thing = wall + 3.0
-    fooled = np.concatenate([thing, wall[:1]])
-    pixel = wall[:1].T.copy()
-    assert soft_foreground(pixel, fooled, wall[1:])[0] > 0.5
-    probability, known = recalled_foreground(pixel, fooled, wall[1:])
-    assert probability[0] < 0.1
-    assert known[0] == pytest.approx(1.0, abs=1e-3)
-
-
-def test_what_the_memories_do_not_know_is_neither() -> None:
-    strange = np.full((4, 1), 40.0, np.float32)
-    probability, known = recalled_foreground(strange, np.zeros((3, 4), np.float32), np.ones((9, 4), np.float32))
-    assert probability[0] == pytest.approx(0.5, abs=1e-3)
-    assert known[0] < 1e-6
+    assert (soft_foreground(f, *sets) == probability).all()
 
 
 def test_a_planted_object_is_segmented_from_one_seed() -> None:

@@ -9,7 +9,7 @@ from engine.errors import UsageError
 from engine.percepts import Percepts
 from engine.seeds.config import SeedsConfig
 from engine.seeds.propagate import UNCONFIRMED_LIFE_FRAMES
-from engine.seeds.sets import recalled_foreground
+from engine.seeds.sets import soft_foreground
 from engine.seeds.stage import SeedFrame, Seeds
 
 GRID = (32, 56)
@@ -93,8 +93,7 @@ def test_the_memories_correct_the_background_map_as_stated() -> None:
     assert memory is not None
     assert blind.embedding is not None
     rows = memory.known_rows(0, 9)
-    p, _ = recalled_foreground(blind.embedding.reshape(6, -1), rows, memory.background.rows)
-    p = p.reshape(GRID)
+    p = soft_foreground(blind.embedding.reshape(6, -1), rows, memory.background.rows).reshape(GRID)
     frame = seeds.step(blind, t)
     assert frame.percepts.background == pytest.approx(0.6 * blind.background + 0.4 * (1 - p), abs=1e-5)
     assert frame.percepts.background[box(20)].mean() < 0.65
