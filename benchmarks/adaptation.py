@@ -1,12 +1,13 @@
 """What the seeds learn while a video runs: final masks against how often they learn and what they may teach.
 
-    python -m benchmarks.adaptation --data DATA [--json FILE] [--parts k,couplings] [--model FILE] [--frames N]
+    python -m benchmarks.adaptation --data DATA [--json FILE] [--parts k,coupled,couplings] [--model FILE] [--frames N]
         [--only NAMES]
     python -m benchmarks.adaptation --demo [--json FILE] [--seeds 200,201,202,203] [--frames 90]
 
-DATA holds davis_dev/ or is a folder in the DAVIS layout itself; --demo takes the built-in scene with its exact truth.
-Every frame is perceived once: seeds, selection and identities of each variant then run on the same percepts.
-First and last frame of a video are shown and not scored.
+k: memories refreshed every so many frames and only listened to; coupled: the same while they correct the background
+map that the next selection sees; couplings: each switch off in turn. DATA holds davis_dev/ or is a folder in the DAVIS
+layout itself; --demo takes the built-in scene with its exact truth. Every frame is perceived once: seeds, selection and
+identities of each variant then run on the same percepts. First and last frame of a video are shown and not scored.
 """
 
 import argparse
@@ -56,7 +57,7 @@ COUPLINGS: dict[str, dict[str, Any]] = {
 """Settings of each row of part couplings."""
 
 _FOREVER = 1_000_000
-REFRESHES = {
+COUPLED = {
     name: {
         **_ALL_ON,
         "seeds.refresh_frames": 0 if name == "never" else int(name),
@@ -67,9 +68,12 @@ REFRESHES = {
     }
     for name in PAPER_J
 }
-"""Settings of each row of part k, all couplings on; refresh 0 learns from the first final frame only."""
+"""Settings of each row of part coupled, all couplings on; refresh 0 learns from the first final frame only."""
 
-PARTS = {"k": REFRESHES, "couplings": COUPLINGS}
+REFRESHES = {name: {**settings, "seeds.correct_background": False} for name, settings in COUPLED.items()}
+"""Settings of each row of part k: the paper's experiment, in which nothing that P_FG says chooses what is learned."""
+
+PARTS = {"k": REFRESHES, "coupled": COUPLED, "couplings": COUPLINGS}
 MEASURES = ("J_fg", "J_best_id", "J_P_FG", "J_map", "J_network", "P_FG_frames")
 _DEMO_FRAMES = 90
 
@@ -253,15 +257,19 @@ def means(sequences: dict[str, dict[str, Any]]) -> dict[str, float | None]:
 def show(content: dict[str, Any], console: Console) -> None:
     """Print a table per part."""
     model = f"{content['footage']}, model {content['model']['name']} {content['model']['hash']}"
-    titles = {"k": "frames between lessons", "couplings": "couplings of seeds and selection"}
+    titles = {
+        "k": "frames between lessons, memories listened to only",
+        "coupled": "frames between lessons, all couplings on",
+        "couplings": "couplings of seeds and selection",
+    }
     for part in (part for part in PARTS if part in content):
         table = Table(title=f"{titles[part]}: {model}", title_justify="left")
-        names = (part, *MEASURES, "paper's J") if part == "k" else (part, *MEASURES)
+        names = (part, *MEASURES) if part == "couplings" else (part, *MEASURES, "paper's J")
         for index, name in enumerate(names):
             table.add_column(name, justify="right" if index else "left", no_wrap=True)
         for name, row in content[part].items():
             cells = ["none" if row["mean"][key] is None else f"{row['mean'][key]:.3f}" for key in MEASURES]
-            table.add_row(name, *cells, *([f"{PAPER_J[name] / 100:.3f}"] if part == "k" else []))
+            table.add_row(name, *cells, *([] if part == "couplings" else [f"{PAPER_J[name] / 100:.3f}"]))
         console.print(table)
 
 
@@ -279,7 +287,7 @@ def _parser() -> argparse.ArgumentParser:
     footage.add_argument("--data", type=Path)
     footage.add_argument("--demo", action="store_true")
     parser.add_argument("--json", type=Path, help="write every figure here")
-    parser.add_argument("--parts", type=_parts, default=list(PARTS), help=f"of {','.join(PARTS)}; default: both")
+    parser.add_argument("--parts", type=_parts, default=list(PARTS), help=f"of {','.join(PARTS)}; default: all")
     parser.add_argument("--model", help="shipped model or ONNX file; default: the shipped one")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as the engine")
     parser.add_argument("--only", help="names of sequences, comma separated")

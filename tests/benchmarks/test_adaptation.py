@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.adaptation import COUPLINGS, MEASURES, REFRESHES, ShotScore, demo_shot, main, perceive, replay
+from benchmarks.adaptation import COUPLED, COUPLINGS, MEASURES, REFRESHES, ShotScore, demo_shot, main, perceive, replay
 from engine.config import EngineConfig, apply
 from engine.perceive.network import Network
 from engine.pipeline import Pipeline
@@ -69,7 +69,8 @@ def test_the_command_reports_every_row_of_the_built_in_scene(
     content = json.loads(out.read_text())
     assert list(content["k"]) == list(REFRESHES)
     assert list(content["couplings"]) == list(COUPLINGS)
-    for row in [*content["k"].values(), *content["couplings"].values()]:
+    assert list(content["coupled"]) == list(COUPLED)
+    for row in [*content["k"].values(), *content["coupled"].values(), *content["couplings"].values()]:
         assert set(row["mean"]) == set(MEASURES)
         assert row["mean"]["J_fg"] == row["sequences"]["demo 203"]["J_fg"]
     assert content["couplings"]["all off"]["mean"]["J_P_FG"] is None
