@@ -1,133 +1,110 @@
-"""What the live page costs the engine: without it, with it unwatched, and with one and more viewers.
+"""What the live page costs the engine while somebody watches.
 
-    python -m benchmarks.preview_cost [--json FILE] [--paces none 30] [--frames 300] [--runs 8] [--viewers 0 1 4]
+    python -m benchmarks.preview_cost [--json FILE [--append]] [--paces none 30] [--pairs 30] [--viewers 1 4]
 
-Each run is an engine of its own on the built-in scene, as fast as it goes (pace `none`) or at the pace of a camera.
-Viewers are threads of this process that ask as a browser does and throw the pictures away: drawing them costs the
-viewer's machine, not the robot. Runs of the variants take turns, forth and back, and each is compared with the run
-without a page beside it, so that a machine that slows down slows all of them down. What is told is the median over
-these pairs with its 95 % interval (order statistics: no assumption about the noise). Processor time is the engine
-process's own, all threads: what other programs do hardly touches it. The promise is 5 % with one viewer.
+One engine process sees the built-in scene as fast as it goes (pace `none`) or at the pace of a camera, and its viewers
+watch and look away in turns, a few seconds each. Neighbouring windows make a pair, in the order of ABBA: what the
+machine, the scene and other programs do over a minute is the same on both sides. Told is the median over the pairs
+with the 95 % interval of the percentile bootstrap. Frames are timed as they reach a subscriber; processor time is the
+engine process's own, all threads. Viewers are threads of this process that ask as a browser does and throw the
+pictures away; what that takes is part of what is lost. The promise is 5 % with one viewer. On a machine shared with
+others, many short runs with `--append` make one result.
 
-Beside that, without an engine: the processor time of one picture on its way to one viewer, everything included, even
-the viewer. At ten pictures per second, a hundredth of these milliseconds is the share of one core they take.
+Beside that, without an engine: the processor time of encoding one picture, and of one picture on its way to one
+viewer, everything included, even the viewer. At ten pictures per second, a hundredth of these milliseconds is the share
+of one core they take.
 """
 
 import argparse
 import contextlib
+import itertools
 import json
-import math
-import os
-import re
 import statistics
-import subprocess
 import sys
-import tempfile
-import threading
 import time
-from http.client import HTTPConnection, HTTPException
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
 from benchmarks import machine
 from benchmarks.options import at_least
+from benchmarks.preview_watched import Viewer, Watched
 from benchmarks.slow_subscriber import demo_scenes
-from engine.errors import EngineError, SourceError
+from engine.errors import EngineError
+from engine.frame import Frame
+from engine.scene import Scene
 from streaming.engine_thread import FrameDone
 from streaming.preview.actions import Actions
 from streaming.preview.live_view import LiveView
-from streaming.preview.message import unpack
+from streaming.preview.message import encode_view
 from streaming.preview.server import PreviewServer
 from streaming.sources import open_source
 
 PROMISE = 0.05
 """Share of its frame rate the engine may lose to one viewer."""
 
-_WITHOUT = -1
-"""In place of a number of viewers: no page at all."""
+
+def pairs_of(pace: str, viewers: int, size: str, pairs: int, seconds: float) -> Iterator[dict[str, dict[str, float]]]:
+    """Neighbouring windows of one engine process, "watched" and "unwatched", in the order of ABBA."""
+    with contextlib.closing(Watched(pace, viewers, size)) as engine:
+        for number in range(pairs):
+            order = (False, True) if number % 2 == 0 else (True, False)
+            yield {("watched" if watching else "unwatched"): engine.window(seconds, watching) for watching in order}
 
 
-class Viewer(threading.Thread):
-    """Asks for message after message until the engine is gone.
-
-    Attributes:
-        pictures: how many came with a picture.
-        bytes: received in all.
-    """
-
-    def __init__(self, url: str, name: str) -> None:
-        super().__init__(name=name, daemon=True)
-        self._url = url
-        self.pictures = 0
-        self.bytes = 0
-
-    def run(self) -> None:
-        source, number = "", 0
-        connection = HTTPConnection(urlsplit(self._url).netloc, timeout=20)
-        # An engine that has ended refuses or cuts the connection: the end of this viewer.
-        with contextlib.closing(connection), contextlib.suppress(OSError, HTTPException):
-            while True:
-                connection.request("GET", f"/feed?viewer={self.name}&source={quote(source)}&after={number}")
-                content = connection.getresponse().read()
-                self.bytes += len(content)
-                state, _, jpeg = unpack(content)
-                number = state.get("number", number)
-                source = source or next((item["name"] for item in state["sources"]), "")
-                self.pictures += bool(jpeg)
-
-
-def run_once(pace: str, frames: int, viewers: int, size: str = "480x854") -> dict[str, float]:
-    """Frame rate, latency and processor time of one engine process with so many viewers (-1: without the page).
-
-    Raises:
-        SourceError: the engine failed; its last line is given.
-    """
-    source = f"demo://?frames=0&size={size}" + ("" if pace == "none" else f"&live=1&fps={pace}")
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "stats.json"
-        command = [sys.executable, "-m", "engine.run", "--source", source]
-        command += ["--every-frame"] if pace == "none" else []
-        command += ["--publish", "tcp://127.0.0.1:*", "--max-frames", str(frames), "--stats-json", str(report)]
-        if viewers != _WITHOUT:
-            command += ["--preview", "0"]
-        watching: list[Viewer] = []
-        line = ""
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        with process:
-            assert process.stderr is not None
-            for line in process.stderr:
-                found = re.search(r"live page: (\S+)", line)
-                if found:
-                    watching = [Viewer(found[1], f"v{number}") for number in range(viewers)]
-                    for viewer in watching:
-                        viewer.start()
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SourceError(f"the engine ended with exit code {process.returncode}: {line.strip()}")
-        for viewer in watching:
-            viewer.join(30)
-        content = json.loads(report.read_text(encoding="utf-8"))
-    seconds = content["frames"] / max(content["fps"], 1e-6)
-    return {
-        "fps": content["fps"],
-        "total_p50_ms": content["latency_ms"]["total"]["p50"],
-        "cpu_ms_per_frame": 1e3 * (used.ru_utime + used.ru_stime) / content["frames"],
-        "pictures_per_s": statistics.mean([v.pictures for v in watching]) / seconds if watching else 0.0,
-        "kb_per_s": sum(v.bytes for v in watching) / 1000 / seconds,
+def summary(pairs: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+    """Medians of both sides, and what watching costs: frame rate lost, latency and processor time added, as shares."""
+    sides = {
+        side: {name: round(statistics.median(p[side][name] for p in pairs), 2) for name in pairs[0][side]}
+        for side in ("unwatched", "watched")
     }
+    shares = {
+        name: [p["watched"][key] / p["unwatched"][key] - 1 for p in pairs]
+        for name, key in (("fps_gained", "fps"), ("latency_added", "age_p50_ms"), ("cpu_added", "cpu_ms_per_frame"))
+    }
+    lost = [-share for share in shares.pop("fps_gained")]
+    costs = {"fps_lost": lost, **shares}
+    return {**sides, **{name: median_interval(values) for name, values in costs.items()}}
 
 
-def picture_cpu_ms(size: str, pictures: int = 40) -> float:
-    """Processor time of observing (30 Hz), encoding, sending and receiving one picture."""
+def median_interval(values: list[float]) -> dict[str, float | None]:
+    """Median, and the bounds of its 95 % interval by the percentile bootstrap; None with fewer than six values."""
+    middle = round(statistics.median(values), 4)
+    if len(values) < 6:
+        return {"median": middle, "low": None, "high": None}
+    found = stats.bootstrap((values,), np.median, method="percentile", rng=np.random.default_rng(0))
+    low, high = (round(float(bound), 4) for bound in found.confidence_interval)
+    return {"median": middle, "low": low, "high": high}
+
+
+def picture_costs(size: str, pictures: int) -> dict[str, float]:
+    """`encode_cpu_ms` and `picture_cpu_ms` on frames of the built-in scene."""
     with open_source(f"demo://?frames=30&size={size}") as source:
         frames = list(source)
     scenes = demo_scenes(len(frames), size)
+    return {
+        "encode_cpu_ms": round(encode_cpu_ms(frames, scenes), 2),
+        "picture_cpu_ms": round(picture_cpu_ms(frames, scenes, pictures), 2),
+    }
+
+
+def encode_cpu_ms(frames: list[Frame], scenes: list[Scene], rounds: int = 5) -> float:
+    """Processor time of making one picture and its label map, on the clock of the thread that makes them."""
+    encode_view(frames[0], scenes[0])
+    start_s = time.thread_time()
+    for _ in range(rounds):
+        for frame, scene in zip(frames, scenes, strict=True):
+            encode_view(frame, scene)
+    return 1e3 * (time.thread_time() - start_s) / (rounds * len(frames))
+
+
+def picture_cpu_ms(frames: list[Frame], scenes: list[Scene], pictures: int) -> float:
+    """Processor time of observing (30 Hz), encoding, sending and receiving one picture."""
     timing_ms = dict.fromkeys(("motion", "network", "propose", "seeds", "select", "compose", "publish"), 1.0)
     done = [
         FrameDone("demo", frame, [scene], timing_ms, 20.0, 25.0) for frame, scene in zip(frames, scenes, strict=True)
@@ -155,47 +132,22 @@ class _Nobody(Actions):
     def __init__(self) -> None: ...
 
 
-def median_interval(values: list[float]) -> dict[str, float | None]:
-    """Median, and the bounds of its 95 % interval between order statistics; None where there are too few values."""
-    found = stats.quantile_test(values, q=0.0, p=0.5).confidence_interval(0.95)
-    low, high = (None if math.isnan(bound) else round(float(bound), 4) for bound in (found.low, found.high))
-    return {"median": round(statistics.median(values), 4), "low": low, "high": high}
-
-
-def measure(pace: str, frames: int, runs: int, viewers: list[int], size: str = "480x854") -> dict[str, Any]:
-    """Medians over runs of every variant, and what each loses against no page."""
-    variants = [_WITHOUT, *sorted(set(viewers))]
-    done: dict[int, list[dict[str, float]]] = {variant: [] for variant in variants}
-    for number in range(runs):
-        for variant in variants if number % 2 == 0 else reversed(variants):
-            done[variant].append(run_once(pace, frames, variant, size))
-    rows = []
-    for variant in variants:
-        middle = {name: round(statistics.median(run[name] for run in done[variant]), 2) for name in done[variant][0]}
-        pairs = list(zip(done[variant], done[_WITHOUT], strict=True))
-        row: dict[str, Any] = {"viewers": None if variant == _WITHOUT else variant, **middle}
-        row["fps_lost"] = median_interval([1 - run["fps"] / plain["fps"] for run, plain in pairs])
-        for name, key in (("latency_added", "total_p50_ms"), ("cpu_added", "cpu_ms_per_frame")):
-            row[name] = median_interval([run[key] / plain[key] - 1 for run, plain in pairs])
-        rows.append(row)
-    return {"pace": pace, "size": size, "frames": frames, "runs": runs, "promise": PROMISE, "variants": rows}
-
-
 def show(result: dict[str, Any], console: Console) -> None:
-    """Print the table."""
-    pace = "as fast as it goes" if result["pace"] == "none" else f"{result['pace']} fps"
+    """Print what was found for one pace and number of viewers."""
+    one, other = result["unwatched"], result["watched"]
     table = Table(
-        title=f"{pace}, {result['size']}, {result['frames']} frames, medians of {result['runs']} runs [95 % interval]",
+        title=f"pace {result['pace']}, {result['viewers']} watching, {len(result['pairs'])} pairs: "
+        f"{other['pictures_per_s']:.1f} pictures/s each, {other['kb_per_s']:.0f} kB/s",
         title_justify="left",
     )
-    columns = ("live page", "fps", "total p50, ms", "CPU ms/frame", "pictures/s each", "kB/s")
-    for column in (*columns, "fps lost", "latency added", "CPU added"):
-        table.add_column(column, justify="left" if column == "live page" else "right")
-    for row in result["variants"]:
-        name = "none" if row["viewers"] is None else f"{row['viewers']} watching"
-        keys = ("fps", "total_p50_ms", "cpu_ms_per_frame", "pictures_per_s", "kb_per_s")
-        shares = (row[name] for name in ("fps_lost", "latency_added", "cpu_added"))
-        table.add_row(name, *(f"{row[key]:.1f}" for key in keys), *(_percent(share) for share in shares))
+    for column in ("", "unwatched", "watched", "cost [95 % interval]"):
+        table.add_column(column, justify="right" if column else "left")
+    for label, key, name in (
+        ("frames per second, lost", "fps", "fps_lost"),
+        ("capture to publishing, ms p50, added", "age_p50_ms", "latency_added"),
+        ("processor time, ms per frame, added", "cpu_ms_per_frame", "cpu_added"),
+    ):
+        table.add_row(label, f"{one[key]:.1f}", f"{other[key]:.1f}", _percent(result[name]))
     console.print(table)
 
 
@@ -205,25 +157,47 @@ def _percent(share: dict[str, float | None]) -> str:
     return f"{share['median']:+.1%}{bounds}"
 
 
+def _earlier(path: Path | None) -> dict[tuple[str, int, str], list[dict[str, dict[str, float]]]]:
+    """Pairs that a report already has, by pace, viewers and size."""
+    if path is None or not path.exists():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))["results"]
+    return {(result["pace"], result["viewers"], result["size"]): result["pairs"] for result in found}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the tables, write the JSON; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--append", action="store_true", help="count the pairs that --json already has, too")
     parser.add_argument("--paces", nargs="+", default=["none", "30"], metavar="FPS", help="none: as fast as it goes")
     parser.add_argument("--size", default="480x854", metavar="HxW")
-    parser.add_argument("--frames", type=at_least(20), default=300)
-    parser.add_argument("--runs", type=at_least(0), default=8, help="6 and more give an interval; 0: none")
-    parser.add_argument("--viewers", type=at_least(0), nargs="+", default=[0, 1, 4])
+    parser.add_argument("--pairs", type=at_least(0), default=30, help="6 and more give an interval; 0: none")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each window")
+    parser.add_argument("--pictures", type=at_least(0), default=40, help="to measure the cost of one with, 0: not")
+    parser.add_argument("--viewers", type=at_least(1), nargs="+", default=[1, 4])
     options = parser.parse_args(arguments)
-    console = Console(width=160)
+    console = Console(width=120)
+    earlier = _earlier(options.json) if options.append else {}
     try:
-        results = []
-        for pace in [] if options.runs == 0 else options.paces:
-            results.append(measure(pace, options.frames, options.runs, options.viewers, options.size))
-            show(results[-1], console)
-        cpu_ms = round(picture_cpu_ms(options.size), 2)
-        console.print(f"one picture to one viewer: {cpu_ms} ms of processor time, {cpu_ms:.1f} % of a core at 10 Hz")
-        machine.write_report(options.json, {"paces": results, "picture_cpu_ms": cpu_ms})
+        costs = {"promise": PROMISE, **(picture_costs(options.size, options.pictures) if options.pictures else {})}
+        measured = dict(earlier)
+        for pace, viewers in itertools.product(options.paces, options.viewers) if options.pairs else ():
+            pairs = list(pairs_of(pace, viewers, options.size, options.pairs, options.seconds))
+            key = (pace, viewers, options.size)
+            measured[key] = [*measured.get(key, []), *pairs]
+        results = [
+            {"pace": pace, "viewers": viewers, "size": size, **summary(pairs), "pairs": pairs}
+            for (pace, viewers, size), pairs in measured.items()
+        ]
+        for result in results:
+            show(result, console)
+        if options.pictures:
+            console.print(
+                "processor time of a picture: {encode_cpu_ms} ms to encode, {picture_cpu_ms} ms in all, on its way "
+                "to one viewer".format(**costs)
+            )
+        machine.write_report(options.json, {**costs, "results": results})
     except EngineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

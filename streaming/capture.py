@@ -112,12 +112,12 @@ class CaptureThread(threading.Thread):
         try:
             self._pump()
         except EngineError as error:
-            self.mailbox.fail(error)
+            self.mailbox.fail(_without_frames(error))
         except Exception as error:
             line = " ".join(str(error).split()) or "no message"
             failure = SourceError(f"source '{self.source.name}' failed: {type(error).__name__}: {line}")
             failure.__cause__ = error
-            self.mailbox.fail(failure)
+            self.mailbox.fail(_without_frames(failure))
         finally:
             self.mailbox.close()
             self.source.close()
@@ -175,3 +175,16 @@ class CaptureThread(threading.Thread):
             # A slow sender has no gaps; one long silence must not hide the next.
             self._interval_s = min(passed_s, 10.0 * SILENCE_S)
         self._wanted_s, self._next_index = now_s, index + 1
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """`error` without its traceback, which would keep the thread, its source and its newest picture alive.
+
+    They hold the error in turn: a ring that is let go of by a full garbage collection only, and in an engine at work
+    hundreds of connections fail before there is one.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error

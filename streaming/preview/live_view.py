@@ -1,10 +1,10 @@
-"""The newest frame of every source, encoded for browsers while somebody watches, on a thread of its own."""
+"""The newest frame of every source, encoded for browsers that ask for it, on a thread of its own."""
 
 import itertools
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +19,20 @@ _log = logging.getLogger("unseen.preview")
 
 HIGHEST_RATE_HZ = 10.0
 
+SATURATED_RATE_HZ = 5.0
+"""While the engine has no time to spare, whatever the page takes is taken from its frames."""
+
+_SATURATED = 0.9
+"""Share of its time the engine is at work."""
+
+_MEMORY = 0.97
+"""What of the past counts one frame later: the share is that of the last second or so."""
+
 SHARE_OF_A_CORE = 0.04
 """Encoding pauses long enough to stay below this, however large the frames and however many the sources."""
+
+_LONGEST_PAUSE_S = 1.0
+"""The first picture, before the codec is loaded, is a dear one; the next must not wait for seconds."""
 
 _IDLE_S = 1.0
 """A viewer of a source without new frames hears of its state this often."""
@@ -58,14 +70,21 @@ class LiveView:
         self._states = states
         lock = threading.Lock()
         self._work = threading.Condition(lock)
-        """For the encoder: a watched source has a new frame, or a viewer came."""
+        """For the encoder: there is a new frame that a viewer waits for."""
         self._news = threading.Condition(lock)
         """For viewers: a new message."""
         self._shown: dict[str, _Shown] = {}
+        self._asked: Counter[str] = Counter()
+        """Viewers that wait for the next message, by source."""
         # Not from 1: a page that outlives a restart of the engine must not take new messages for old ones.
         self._numbers = itertools.count(time.time_ns() // 1_000_000 % 2**40)
         self._closed = False
+        self._idle = False
+        """Whether the encoder waits to be told; else it looks by itself once its pause is over."""
         self._not_before_s = 0.0
+        self._observed_s = 0.0
+        self._worked_s = self._passed_s = 0.0
+        """Of the latest frames, faded: what they took, and the time they came in."""
         self._thread = threading.Thread(target=self._run, name="preview", daemon=True)
         self._thread.start()
 
@@ -74,7 +93,8 @@ class LiveView:
         scene = next((scene for scene in reversed(done.scenes) if scene.kind == "provisional"), None)
         if scene is None:
             return
-        sample = Sample(done.frame.index, time.monotonic() * 1e3, done.age_ms, done.timing_ms)
+        now_s = time.monotonic()
+        sample = Sample(done.frame.index, now_s * 1e3, done.age_ms, done.timing_ms)
         watched = done.lane in self.viewers.watched()
         with self._work:
             shown = self._shown.get(done.lane)
@@ -82,10 +102,13 @@ class LiveView:
                 self._shown[done.lane] = shown = _Shown(done.frame, scene, done.followed, deque(maxlen=_SAMPLES))
             shown.frame, shown.scene, shown.followed, shown.fresh = done.frame, scene, done.followed, True
             shown.samples.append(sample)
-            if watched:
-                self._work.notify()
-            else:
+            if self._observed_s:
+                self._worked_s = _MEMORY * self._worked_s + done.total_ms / 1e3
+                self._passed_s = _MEMORY * self._passed_s + now_s - self._observed_s
+            self._observed_s = now_s
+            if not watched:
                 shown.message = b""  # whoever comes next must not see the past first
+            self._wake(done.lane)
 
     def next(self, source: str, after: int, timeout_s: float = _IDLE_S) -> bytes:
         """The newest message of `source` that is not number `after`; without one, only the states of the sources.
@@ -95,10 +118,13 @@ class LiveView:
             after: `number` of the message the viewer has, anything else for none.
         """
         with self._news:
-            # A source whose frames stand still is encoded for its first viewer.
-            self._work.notify()
+            self._asked[source] += 1
+            self._wake(source)
             # A page that does not know yet what there is to see should not wait for it.
             self._news.wait_for(lambda: self._closed or self._ready(source, after), timeout_s if source else 0.0)
+            self._asked[source] -= 1
+            if not self._asked[source]:
+                del self._asked[source]  # names are the viewers' choice: they must not pile up
             shown = self._shown.get(source)
             if shown is not None and shown.message and shown.number != after:
                 return shown.message
@@ -118,9 +144,23 @@ class LiveView:
             self._news.notify_all()
         self._thread.join()
 
-    def _ready(self, source: str, after: int) -> bool:
+    @property
+    def _rate_hz(self) -> float:
+        """Pictures per second for now."""
+        return SATURATED_RATE_HZ if self._worked_s > _SATURATED * self._passed_s > 0 else HIGHEST_RATE_HZ
+
+    def _wake(self, source: str) -> None:
+        """Tell the encoder, if it waits for that, that a viewer waits for what is there now; the lock is held."""
         shown = self._shown.get(source)
-        return shown is not None and bool(shown.message) and shown.number != after
+        if self._idle and shown is not None and shown.fresh and self._asked[source]:
+            self._work.notify()
+
+    def _ready(self, source: str, after: int) -> bool:
+        """Whether there is a message to send: not the one the viewer has, and no old one that may be made anew now."""
+        shown = self._shown.get(source)
+        if shown is None or not shown.message or shown.number == after:
+            return False
+        return not shown.fresh or time.monotonic() < max(shown.due_s, self._not_before_s)
 
     def _run(self) -> None:
         while True:
@@ -131,26 +171,28 @@ class LiveView:
                 frame, scene, followed, samples = shown.frame, shown.scene, shown.followed, list(shown.samples)
                 shown.samples.clear()
                 shown.fresh = False
-                shown.due_s = time.monotonic() + 1.0 / HIGHEST_RATE_HZ
+                shown.due_s = time.monotonic() + 1.0 / self._rate_hz
             start_s = time.thread_time()
             try:
                 number, message = self._encode(frame, scene, followed, samples)
             except Exception as error:  # one odd frame must not end the page, and the engine not at all
                 _log.warning("frame %d of %s cannot be shown: %s", frame.index, frame.source, error)
                 continue
-            self._not_before_s = time.monotonic() + (time.thread_time() - start_s) / SHARE_OF_A_CORE
+            pause_s = min(_LONGEST_PAUSE_S, (time.thread_time() - start_s) / SHARE_OF_A_CORE)
+            self._not_before_s = time.monotonic() + pause_s
             with self._news:
                 shown.number, shown.message = number, message
                 self._news.notify_all()
 
     def _wait_for_work(self) -> _Shown | None:
-        """The watched source that has waited longest for its turn, None at the end; the lock is held."""
+        """The source asked for that has waited longest for its turn, None at the end; the lock is held."""
         while not self._closed:
-            watched = self.viewers.watched()
-            waiting = [shown for name, shown in self._shown.items() if shown.fresh and name in watched]
+            waiting = [shown for name, shown in self._shown.items() if shown.fresh and self._asked[name]]
             shown = min(waiting, key=lambda shown: shown.due_s, default=None)
             if shown is None:
+                self._idle = True
                 self._work.wait()
+                self._idle = False
                 continue
             pause_s = max(shown.due_s, self._not_before_s) - time.monotonic()
             if pause_s <= 0:

@@ -2,14 +2,17 @@
 
 const WINDOW_MS = 30000;
 const COLOURS = ["#7c8cff", "#3ddc97", "#ffb454", "#ff7aa8", "#4cc9f0", "#b38bff", "#c3d150", "#ff8b5e", "#8fa3b8"];
-const NICE = [2, 4, 6, 10, 16, 20, 30, 40, 60, 80, 100, 160, 200, 400, 1000, 2000, 4000, 10000, 60000];
+const NICE = [2, 4, 6, 10, 16, 20, 30, 40, 60, 80, 100, 160, 200, 400, 1000, 2000, 4000, 10000, 20000, 40000, 60000];
 
 function quantile(values, share) {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] : 0;
 }
 
-const ms = value => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
+function ms(value) {
+  if (value >= 10000) return `${Math.round(value / 1000)} s`;
+  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
+}
 
 export class Charts {
   /** @param parts the elements latency, latencyText, legend, age, ageText. */

@@ -146,6 +146,7 @@ function notice(text) {
   if ($("notice").textContent !== text) $("notice").textContent = text;
   $("notice").hidden = !text;
   if (!text) return;
+  $("hint").hidden = true;
   $("state").textContent = "no connection";
   $("state").className = "state lost";
   $("rate").textContent = "";
@@ -176,6 +177,7 @@ async function toggle(object, place) {
   const id = await attempt("track", { id: object?.id ?? null, x: spot.x, y: spot.y });
   if (id === undefined) return;
   remember("followed", "1");
+  $("hint").hidden = true;
   toast(`Following it as #${id}. Point at it again to let go.`);
 }
 

@@ -43,6 +43,25 @@ def view(encoded: list[int], monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveVi
     made.close()
 
 
+@pytest.fixture
+def asking(view: LiveView) -> Iterator[None]:
+    """A viewer of "cam" that takes a message as soon as it has the one before."""
+    view.viewers.admit("a", "cam")
+    over = threading.Event()
+
+    def ask() -> None:
+        number = 0
+        while not over.is_set():
+            number = unpack(view.next("cam", number, 0.2))[0].get("number", number)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    yield
+    over.set()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
 def test_a_message_holds_the_frame_at_half_size_with_its_masks_and_objects(view: LiveView) -> None:
     assert view.viewers.admit("a", "cam")
     done = frame_done(5, followed=(3, 8))
@@ -113,8 +132,29 @@ def test_a_page_that_knows_no_source_yet_learns_them_at_once(view: LiveView) -> 
     assert time.monotonic() - start < PATIENCE_S / 2
 
 
-def test_at_most_ten_frames_per_second_are_encoded(view: LiveView, encoded: list[int]) -> None:
+def test_what_a_slow_viewer_does_not_ask_for_is_not_encoded(view: LiveView, encoded: list[int]) -> None:
     view.viewers.admit("a", "cam")
+    view.observe(frame_done(0))
+    number = unpack(view.next("cam", 0, PATIENCE_S))[0]["number"]
+    for index in range(1, 6):
+        view.observe(frame_done(index))
+        time.sleep(1 / live_view.HIGHEST_RATE_HZ)  # time enough to encode each of them
+    assert unpack(view.next("cam", number, PATIENCE_S))[0]["frame"]["index"] == 5
+    assert encoded == [0, 5]
+
+
+def test_who_asks_late_gets_no_old_picture_another_one_was_sent(view: LiveView) -> None:
+    for viewer in ("a", "b"):
+        view.viewers.admit(viewer, "cam")
+    view.observe(frame_done(1))
+    assert unpack(view.next("cam", 0, PATIENCE_S))[0]["frame"]["index"] == 1
+    view.observe(frame_done(2))
+    assert eventually(lambda: time.monotonic() > max(view._shown["cam"].due_s, view._not_before_s))
+    assert unpack(view.next("cam", 0, PATIENCE_S))[0]["frame"]["index"] == 2
+
+
+@pytest.mark.usefixtures("asking")
+def test_at_most_ten_frames_per_second_are_encoded(view: LiveView, encoded: list[int]) -> None:
     start = time.monotonic()
 
     def five_were() -> bool:
@@ -125,6 +165,7 @@ def test_at_most_ten_frames_per_second_are_encoded(view: LiveView, encoded: list
     assert len(encoded) <= 1 + live_view.HIGHEST_RATE_HZ * (time.monotonic() - start)
 
 
+@pytest.mark.usefixtures("asking")
 def test_slow_encoding_pauses_longer(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[float] = []
 
@@ -136,7 +177,6 @@ def test_slow_encoding_pauses_longer(view: LiveView, monkeypatch: pytest.MonkeyP
         return (1, 1), b"", b""
 
     monkeypatch.setattr(live_view, "encode_view", expensive)
-    view.viewers.admit("a", "cam")
 
     def three_were() -> bool:
         view.observe(frame_done())
@@ -188,6 +228,7 @@ def test_the_engine_does_not_wait_for_viewers_or_the_encoder(monkeypatch: pytest
     assert not any(thread.is_alive() for thread in waiting)
 
 
+@pytest.mark.usefixtures("asking")
 def test_a_frame_that_cannot_be_shown_does_not_end_the_page(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
     real = live_view.encode_view
 
@@ -197,7 +238,6 @@ def test_a_frame_that_cannot_be_shown_does_not_end_the_page(view: LiveView, monk
         return real(frame, scene)
 
     monkeypatch.setattr(live_view, "encode_view", fails_once)
-    view.viewers.admit("a", "cam")
     view.observe(frame_done(0))
     assert eventually(lambda: not view._shown["cam"].fresh)
     view.observe(frame_done(1))
@@ -233,3 +273,12 @@ def test_viewers_are_few_and_leave_by_silence() -> None:
     assert viewers.watched() == {"arm", "cam"}
     now[0] += 2 * ABSENT_AFTER_S
     assert viewers.watched() == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("total_ms", "rate_hz"), [(0.0, live_view.HIGHEST_RATE_HZ), (1e4, live_view.SATURATED_RATE_HZ)]
+)
+def test_an_engine_without_time_to_spare_encodes_fewer(view: LiveView, total_ms: float, rate_hz: float) -> None:
+    for index in range(20):
+        view.observe(frame_done(index, total_ms=total_ms))
+    assert view._rate_hz == rate_hz
