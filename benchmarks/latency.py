@@ -1,11 +1,13 @@
 """Per-stage latency of the engine command on a clip or the built-in scene, with one backend or with all.
 
     python -m benchmarks.latency --json FILE [--source URI] [--runs 3] [--frames 300]
-    python -m benchmarks.latency --backends all --devices all --json FILE [--model M] [--paces 0 30 60]
+    python -m benchmarks.latency --backends all --devices all --json FILE [--model M] [--paces 0 30 60] [--seconds 2]
 
 Each run is a process of its own (`python -m engine.run`, every frame, publishing on); medians over runs.
 With --backends, each backend that is there is measured alone too (`benchmarks.model_latency`): the model, the model
-with what is before and after it, and the whole step, at each pace; those that are not there are listed with the reason.
+with what is before and after it, and the whole step, at each pace, for at most --seconds each; those that are not there
+are listed with the reason. That is 40 to 60 seconds per backend; the JSON is written anew after each of them, so that
+nothing is lost when it is cut short.
 """
 
 import argparse
@@ -14,6 +16,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine, model_latency
+from benchmarks.options import above_zero, at_least
 from engine.errors import EngineError
 from engine.perceive.backends.choose import BACKENDS, DEVICES, choose
 from engine.perceive.network import resolve_model
@@ -49,6 +54,7 @@ def alone(backend: str, device: str, model: str | None, options: argparse.Namesp
         command = [sys.executable, "-m", "benchmarks.model_latency", "--backend", backend, "--device", device]
         command += ["--source", options.source, "--frames", str(options.frames), "--json", str(report)]
         command += ["--precision", options.precision, "--paces", *map(str, options.paces)]
+        command += ["--seconds", str(options.seconds)]
         command += ["--model", model] if model else []
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -58,44 +64,66 @@ def alone(backend: str, device: str, model: str | None, options: argparse.Namesp
     return figures
 
 
-def every_backend(options: argparse.Namespace) -> dict[str, Any]:
-    """Figures of every backend and device asked for; a pair that is not there is listed with the reason."""
+def every_backend(
+    options: argparse.Namespace, progress: Callable[[str, dict[str, Any]], None] = lambda line, found: None
+) -> dict[str, Any]:
+    """Figures of every backend and device asked for; a pair that is not there is listed with the reason.
+
+    Args:
+        options: of the command line.
+        progress: called after each pair with a line about it and all that was found so far.
+    """
     own = {"torch": ("--checkpoint", options.checkpoint), "torch-tensorrt": ("--compiled", options.compiled)}
     backends = BACKENDS[1:] if options.backends == ["all"] else options.backends
     devices = DEVICES[1:] if options.devices == ["all"] else options.devices
-    results, absent = [], {}
-    for backend in backends:
-        for device in devices:
-            option, model = own.get(backend, ("--model", options.model))
-            if backend in own and model is None:
-                absent[f"{backend} {device}"] = f"give it a file with {option}"
-                continue
-            try:
-                choose(resolve_model(model).suffix, backend, device)
-            except EngineError as error:
-                absent[f"{backend} {device}"] = str(error)
-                continue
-            figures = alone(backend, device, model, options)
-            if isinstance(figures, str):
-                absent[f"{backend} {device}"] = figures.removeprefix("error: ")
-                continue
-            extra = ["--backend", backend, "--device", device, "--set", f"perceive.precision={options.precision}"]
-            extra += ["--model", model] if model else []
-            runs = [run_once(options.source, options.frames, extra) for _ in range(options.runs)]
-            middle = sorted(runs, key=lambda run: run["latency_ms"]["total"]["p50"])[len(runs) // 2]
-            total = {name: round(value, 3) for name, value in middle["latency_ms"]["total"].items()}
-            figures["stages"]["engine process"] = {"flat out": total | {"fps": round(middle["fps"], 1)}}
-            results.append(figures)
-    return {"backends": results, "absent": absent}
+    pairs = [(backend, device) for backend in backends for device in devices]
+    found: dict[str, Any] = {"backends": [], "absent": {}}
+    for number, (backend, device) in enumerate(pairs, 1):
+        start_s = time.perf_counter()
+        option, model = own.get(backend, ("--model", options.model))
+        figures: dict[str, Any] | str
+        if backend in own and model is None:
+            figures = f"give it a file with {option}"
+        else:
+            figures = one_backend(backend, device, model, options)
+        if isinstance(figures, str):
+            found["absent"][f"{backend} {device}"] = figures.removeprefix("error: ")
+            outcome = "not measured"
+        else:
+            found["backends"].append(figures)
+            outcome = f"measured in {time.perf_counter() - start_s:.0f} s"
+        progress(f"{number} of {len(pairs)}: {backend} {device} {outcome}", found)
+    return found
 
 
-def main() -> int:
+def one_backend(backend: str, device: str, model: str | None, options: argparse.Namespace) -> dict[str, Any] | str:
+    """Figures of one backend, alone and in the engine's process, or the line that says why there are none."""
+    try:
+        choose(resolve_model(model).suffix, backend, device)
+    except EngineError as error:
+        return str(error)
+    figures = alone(backend, device, model, options)
+    if isinstance(figures, str):
+        return figures
+    extra = ["--backend", backend, "--device", device, "--set", f"perceive.precision={options.precision}"]
+    extra += ["--model", model] if model else []
+    try:
+        runs = [run_once(options.source, options.frames, extra) for _ in range(options.runs or 1)]
+    except SystemExit as error:
+        return str(error)
+    middle = sorted(runs, key=lambda run: run["latency_ms"]["total"]["p50"])[len(runs) // 2]
+    total = {name: round(value, 3) for name, value in middle["latency_ms"]["total"].items()}
+    figures["stages"]["engine process"] = {"flat out": total | {"fps": round(middle["fps"], 1)}}
+    return figures
+
+
+def main(argv: list[str] | None = None) -> int:
     """Print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--source", default="demo")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--runs", type=at_least(1), help="default: 3; with --backends 1")
+    parser.add_argument("--frames", type=at_least(1), default=300)
     parser.add_argument("extra", nargs="*", help="options passed on to the engine, after --")
     parser.add_argument("--backends", nargs="+", choices=["all", *BACKENDS[1:]], metavar="NAME", help="all, or names")
     parser.add_argument("--devices", nargs="+", choices=["all", *DEVICES[1:]], default=["all"], metavar="NAME")
@@ -104,14 +132,28 @@ def main() -> int:
     parser.add_argument("--compiled", help="with --backends: FILE.pt2 for torch-tensorrt")
     parser.add_argument("--precision", default="f32", help="with --backends: f32, f16 or bf16")
     parser.add_argument("--paces", type=float, nargs="+", default=list(model_latency.PACES_FPS), metavar="FPS")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--seconds", type=above_zero, default=2.0, help="with --backends: per stage and pace, default 2"
+    )
+    options = parser.parse_args(argv)
     if options.backends:
-        found = every_backend(options)
+
+        def tell(line: str, found: dict[str, Any]) -> None:
+            machine.write_report(options.json, found)
+            print(line, file=sys.stderr, flush=True)
+
+        try:
+            # What cannot be written is known before minutes are spent.
+            machine.write_report(options.json, {"backends": [], "absent": {}})
+            found = every_backend(options, tell)
+        except EngineError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
         model_latency.print_table(found["backends"])
         for name, reason in found["absent"].items():
             print(f"{name}: not measured, {reason}")
         return machine.finish(options.json, found)
-    runs = [run_once(options.source, options.frames, options.extra) for _ in range(options.runs)]
+    runs = [run_once(options.source, options.frames, options.extra) for _ in range(options.runs or 3)]
 
     def middle(*path: str) -> float:
         values = []
@@ -127,7 +169,7 @@ def main() -> int:
     latency = {stage: {p: middle("latency_ms", stage, p) for p in percentiles} for stage in stages}
     result = {
         "source": options.source,
-        "runs": options.runs,
+        "runs": len(runs),
         "frames": runs[0]["frames"],
         "fps": middle("fps"),
         "fps_of_runs": [run["fps"] for run in runs],

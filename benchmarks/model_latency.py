@@ -5,7 +5,8 @@
 `benchmarks.latency --backends all` runs this once per backend, each in a process of its own, so that no library's
 threads are in another's way. Frames are decoded before the clock starts. A pace of 0 is flat out; at 30 or 60 fps the
 time between two frames is slept, and what the process uses of one core meanwhile is told. `idle` is what it uses
-when no frame comes. Warm-up frames are left out of every figure.
+when no frame comes. Warm-up frames are left out of every figure. --seconds ends each stage at each pace early; how many
+frames it got is in the report.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine
+from benchmarks.options import above_zero
 from engine.config import EngineConfig
 from engine.errors import EngineError
 from engine.frame import Frame
@@ -40,17 +42,20 @@ from streaming.wire import ModelInfo
 WARM_UP_FRAMES = 20
 PACES_FPS = (0, 30, 60)
 _IDLE_S = 2.0
+_LEAST_FRAMES = 30
+"""Below this a 95th percentile says nothing: --seconds does not cut shorter."""
 
 
-def timed(work: Callable[[int], object], count: int, pace_fps: float) -> dict[str, float]:
+def timed(work: Callable[[int], object], count: int, pace_fps: float, seconds: float | None = None) -> dict[str, float]:
     """Latency percentiles in ms of `work(0) … work(count - 1)` at a pace, after a warm-up.
 
     Args:
         work: what is timed; gets the number of the frame.
         pace_fps: frames due per second, 0 for as fast as it goes. A frame that is late is not waited for.
+        seconds: end after so long, once there are enough frames; None: all of them.
 
     Returns:
-        p50, p95, p99, max, fps reached, and cpu_percent of one core, all threads of the process together.
+        p50, p95, p99, max, frames timed, fps reached, and cpu_percent of one core, all threads of the process together.
     """
     for index in range(WARM_UP_FRAMES):
         work(index % count)
@@ -61,11 +66,14 @@ def timed(work: Callable[[int], object], count: int, pace_fps: float) -> dict[st
             time.sleep(max(0.0, start_s + index / pace_fps - time.perf_counter()))
         begin_s = time.perf_counter()
         work(index)
-        times_ms.append((time.perf_counter() - begin_s) * 1e3)
+        end_s = time.perf_counter()
+        times_ms.append((end_s - begin_s) * 1e3)
+        if seconds is not None and end_s - start_s >= seconds and len(times_ms) >= _LEAST_FRAMES:
+            break
     wall_s, used_s = time.perf_counter() - start_s, time.process_time() - used_s
     figures = {f"p{p}": float(np.percentile(times_ms, p)) for p in (50, 95, 99)}
-    figures |= {"max": max(times_ms), "fps": count / wall_s, "cpu_percent": 100 * used_s / wall_s}
-    return {name: round(value, 3) for name, value in figures.items()}
+    figures |= {"max": max(times_ms), "fps": len(times_ms) / wall_s, "cpu_percent": 100 * used_s / wall_s}
+    return {name: round(value, 3) for name, value in figures.items()} | {"frames": len(times_ms)}
 
 
 def idle_cpu_percent(seconds: float = _IDLE_S) -> float:
@@ -76,9 +84,11 @@ def idle_cpu_percent(seconds: float = _IDLE_S) -> float:
     return round(100 * (time.process_time() - used_s) / (time.perf_counter() - start_s), 3)
 
 
-def measure(network: Network, config: EngineConfig, images: list[np.ndarray], paces: list[float]) -> dict[str, Any]:
+def measure(
+    network: Network, config: EngineConfig, images: list[np.ndarray], paces: list[float], seconds: float | None = None
+) -> dict[str, Any]:
     """Figures per stage and pace: `model`, `perceive` (resize, flow, model, read-out) and `step` (the whole engine
-    in one thread, scenes published)."""
+    in one thread, scenes published); each ends after `seconds`."""
     estimator = MotionEstimator()
     small = [network.fit(image) for image in images]
     features = [network_features(estimator.step(image), network.motion_size) for image in small]
@@ -101,7 +111,8 @@ def measure(network: Network, config: EngineConfig, images: list[np.ndarray], pa
             "step": step,
         }
         rows = {
-            stage: {_pace(pace): timed(work, len(images), pace) for pace in paces} for stage, work in stages.items()
+            stage: {_pace(pace): timed(work, len(images), pace, seconds) for pace in paces}
+            for stage, work in stages.items()
         }
         return {"stages": rows, "idle_cpu_percent": idle_cpu_percent()}
 
@@ -121,6 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--precision", default="f32", choices=PRECISIONS)
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--paces", type=float, nargs="+", default=list(PACES_FPS), metavar="FPS")
+    parser.add_argument("--seconds", type=above_zero, help="longest for each stage at each pace; default: every frame")
     options = parser.parse_args(argv)
     config = EngineConfig()
     cv2.setNumThreads(config.perceive.opencv_threads)
@@ -146,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
         "device": network.device,
         "precision": options.precision,
         "threads": config.perceive.threads,
-        **measure(network, config, images, options.paces),
+        **measure(network, config, images, options.paces, options.seconds),
     }
     print_table([result])
     return machine.finish(options.json, result)

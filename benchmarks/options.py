@@ -1,6 +1,7 @@
 """Options that several reports share, each refused in one line that says what it must be."""
 
 import argparse
+import math
 from collections.abc import Callable
 
 from engine import config as configuration
@@ -17,6 +18,17 @@ def at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def above_zero(text: str) -> float:
+    """An argparse type for numbers above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text}: must be a number above 0")
+    return value
 
 
 def seed_list(text: str) -> list[int]:

@@ -26,7 +26,7 @@ class PerceiveConfig:
     """Flow and network."""
 
     threads: int = 2  # both cores of a small machine; more brings nothing at this network size
-    opencv_threads: int = 2  # the flow is a third faster with both; 1 where something else needs a core
+    opencv_threads: int = 1  # the flow itself takes one; for what is left a second costs more to wake than it brings
     overlap: bool | None = None  # see a frame while the one before is decided; none: with more than two cores
     cut_difference: float = 26.0  # gray levels; clips stay below 23 within a shot, 98 % of cuts are above 35
     spin: bool = False  # within a pass of the network: a fifth faster on idle cores, up to twice as slow on busy ones

@@ -74,8 +74,7 @@ class BackgroundNetwork:
         contract, (h, w) = self._contract, self.size
         shrinks = image.shape[0] >= h and image.shape[1] >= w
         small = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        np.multiply(small[:, :, ::-1].transpose(2, 0, 1), contract.gain, out=self._image[0])
-        self._image += contract.offset
+        contract.normalise(small, self._image[0])
         feed = {"image": self._image}
         if contract.uses_motion:
             feed["motion"] = network_features(motion, contract.motion_size)[None]

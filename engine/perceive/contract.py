@@ -5,6 +5,8 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import cv2
+import numba
 import numpy as np
 
 from engine.errors import ModelError
@@ -42,6 +44,12 @@ class Contract:
     gain: np.ndarray
     offset: np.ndarray
     any_batch: bool
+
+    def normalise(self, image: np.ndarray, out: np.ndarray) -> None:
+        """Write an image uint8 [h, w, 3] BGR as the model's input float32 [3, h, w] RGB."""
+        # Planes first: one pass over interleaved colours cannot take several pixels at a time.
+        for plane, channel in zip(cv2.split(image), (2, 1, 0), strict=True):
+            _scale(plane, self.gain[channel, 0, 0], self.offset[channel, 0, 0], out[channel])
 
     @classmethod
     def read(cls, runner: Runner, where: str, *, quiet: bool = False) -> "Contract":
@@ -81,6 +89,14 @@ class Contract:
             offset=offset,
             any_batch=not isinstance(inputs["image"][0], int) and "aspect" not in inputs,
         )
+
+
+@numba.njit(cache=True, nogil=True)
+def _scale(plane, gain, offset, out):  # type: ignore[no-untyped-def]
+    """plane x gain, rounded, + offset, in one pass; no temporary arrays."""
+    pixels, values = plane.reshape(-1), out.reshape(-1)
+    for i in range(pixels.size):
+        values[i] = np.float32(pixels[i]) * gain + offset
 
 
 def _image_size(inputs: Mapping[str, Shape], where: str) -> tuple[int, int]:

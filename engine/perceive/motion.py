@@ -11,6 +11,9 @@ import cv2
 import numba
 import numpy as np
 
+from engine.perceive.dis.flow import InverseSearch, Pyramid
+from engine.select.compiled import compiled_sum
+
 FLOW_SIZE = (192, 336)
 """Height, width flow is estimated at: 0.75 x the model input, the best ratio of separation to time measured."""
 
@@ -53,10 +56,11 @@ class Motion:
 
 @lru_cache(maxsize=4)
 def _quadratic_basis(h: int, w: int, stride: int) -> np.ndarray:
+    """1, x, y, x^2, xy, y^2 of every `stride`-th pixel: float64 [6, points]."""
     y, x = np.mgrid[0:h:stride, 0:w:stride]
     x = (x.ravel() / w - 0.5) * 2
     y = (y.ravel() / h - 0.5) * 2
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
 
 
 def fit_camera_motion(flow: np.ndarray) -> np.ndarray:
@@ -72,34 +76,50 @@ def fit_camera_motion(flow: np.ndarray) -> np.ndarray:
     """
     h, w = flow.shape[:2]
     basis = _quadratic_basis(h, w, _FIT_STRIDE)
-    target = flow[::_FIT_STRIDE, ::_FIT_STRIDE].reshape(-1, 2).astype(np.float64)
+    target = flow[::_FIT_STRIDE, ::_FIT_STRIDE].reshape(-1, 2).T.astype(np.float64, order="C")
     coefficients: np.ndarray = _reweighted_fit(basis, target)
     return coefficients
 
 
-@numba.njit(cache=True, nogil=True)
-def _reweighted_fit(basis, target):  # type: ignore[no-untyped-def]
-    points, terms = basis.shape
+@compiled_sum
+def _reweighted_fit(basis: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Coefficients [terms, 2] for basis [terms, points] and target [2, points]; each sum runs along the points."""
+    terms, points = basis.shape
     weight = np.ones(points)
+    scaled = np.empty(points)
     error = np.empty(points)
+    normal = np.empty((terms, terms))
+    moment = np.empty((terms, 2))
     coefficients = np.zeros((terms, 2))
     for _ in range(_FIT_ITERATIONS):
-        normal = 1e-6 * np.eye(terms)
-        moment = np.zeros((terms, 2))
-        for i in range(points):
-            for a in range(terms):
-                scaled = weight[i] * basis[i, a]
-                for b in range(terms):
-                    normal[a, b] += scaled * basis[i, b]
-                moment[a, 0] += scaled * target[i, 0]
-                moment[a, 1] += scaled * target[i, 1]
+        for a in range(terms):
+            row = basis[a]
+            for i in range(points):
+                scaled[i] = weight[i] * row[i]
+            for b in range(a + 1):
+                other = basis[b]
+                total = 0.0
+                for i in range(points):
+                    total += scaled[i] * other[i]
+                normal[a, b] = normal[b, a] = total
+            normal[a, a] += 1e-6
+            for k in range(2):
+                wanted = target[k]
+                total = 0.0
+                for i in range(points):
+                    total += scaled[i] * wanted[i]
+                moment[a, k] = total
         coefficients = np.linalg.solve(normal, moment)
-        for i in range(points):
-            x, y = -target[i, 0], -target[i, 1]
+        for k in range(2):
+            wanted = target[k]
+            for i in range(points):
+                scaled[i] = -wanted[i]
             for a in range(terms):
-                x += basis[i, a] * coefficients[a, 0]
-                y += basis[i, a] * coefficients[a, 1]
-            error[i] = abs(x) + abs(y)
+                row, share = basis[a], coefficients[a, k]
+                for i in range(points):
+                    scaled[i] += row[i] * share
+            for i in range(points):
+                error[i] = abs(scaled[i]) if k == 0 else error[i] + abs(scaled[i])
         scale = max(np.median(error), 0.05)
         for i in range(points):
             weight[i] = 1.0 / (1.0 + (error[i] / scale) ** 2)
@@ -158,16 +178,13 @@ class MotionEstimator:
     """Backward optical flow and motion features; holds the previous frame.
 
     Args:
-        flow: computes the flow; None: OpenCV's DIS, which MOTION_DEFINITION stands for.
+        flow: computes the flow; None: dense inverse search, which MOTION_DEFINITION stands for.
     """
 
     def __init__(self, flow: FlowEstimator | None = None) -> None:
         self._flow = flow
-        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._dis.setVariationalRefinementIterations(1)
-        # Half the preset's steps converge as well, consecutive frames being close.
-        self._dis.setGradientDescentIterations(12)
-        self._previous: tuple[np.ndarray, np.ndarray] | None = None  # what the flow is computed from; small gray
+        self._search = InverseSearch()
+        self._previous: tuple[Pyramid | np.ndarray, np.ndarray] | None = None  # what the flow needs; small gray
 
     def reset(self) -> None:
         """Forget the previous frame: the next step has no motion."""
@@ -185,7 +202,8 @@ class MotionEstimator:
         if self._flow is None:
             # Other people's models may be large: a linear resize by more than two would skip pixels.
             fine = image.shape[0] <= 2 * FLOW_SIZE[0] and image.shape[1] <= 2 * FLOW_SIZE[1]
-            current = cv2.resize(gray, FLOW_SIZE[::-1], interpolation=cv2.INTER_LINEAR if fine else cv2.INTER_AREA)
+            way = cv2.INTER_LINEAR if fine else cv2.INTER_AREA
+            current = self._search.prepare(cv2.resize(gray, FLOW_SIZE[::-1], interpolation=way))
         else:
             current = self._flow.prepare(image if frame is None else frame)
         small = cv2.resize(gray, FEATURE_SIZE[::-1], interpolation=cv2.INTER_AREA)
@@ -193,7 +211,7 @@ class MotionEstimator:
         if before is None:
             return None
         if self._flow is None:
-            flow = self._dis.calc(current, before[0], None)
+            flow = self._search.estimate(current, before[0])
             flow = cv2.resize(flow, FEATURE_SIZE[::-1], interpolation=cv2.INTER_LINEAR)
         else:
             flow = self._flow.estimate(current, before[0], FEATURE_SIZE) * _FLOW_PER_FEATURE
@@ -201,7 +219,7 @@ class MotionEstimator:
         residual = np.empty_like(flow)
         features = np.empty((FEATURE_CHANNELS, *FEATURE_SIZE), np.float32)
         _features(flow, coefficients, small, before[1], residual, features)
-        mean_difference = float(np.abs(features[4]).mean()) * _DIFFERENCE_SCALE
+        mean_difference = cv2.norm(features[4], cv2.NORM_L1) / features[4].size * _DIFFERENCE_SCALE
         return Motion(flow, residual, features, mean_difference)
 
 

@@ -174,8 +174,7 @@ class Network:
         if len(self._image) != len(smalls):
             self._image = np.empty((len(smalls), 3, *self.size), np.float32)
         for plane, small in zip(self._image, smalls, strict=True):
-            np.multiply(small[:, :, ::-1].transpose(2, 0, 1), self._contract.gain, out=plane)
-            plane += self._contract.offset
+            self._contract.normalise(small, plane)
         feed = {"image": self._image}
         if self.uses_motion:
             known = [self._still() if feature is None else feature for feature in features]

@@ -7,11 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from benchmarks import cpu_use
 from benchmarks.cpu_use import processor_s, use
+from benchmarks.paced_clip import with_rate
 from engine.errors import StoreError
+from streaming.sources import open_source
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
@@ -52,6 +56,32 @@ def test_the_report_tells_running_and_paused(motion_model: Path, tmp_path: Path)
     assert row["running"]["cpu_percent"] > 0
     assert row["idle"]["fps"] <= 1
     assert row["idle"]["cpu_percent"] < row["running"]["cpu_percent"]
+
+
+def test_a_clip_plays_at_another_rate_with_the_same_pictures(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (64, 48))
+    for level in range(0, 250, 25):
+        writer.write(np.full((48, 64, 3), level, np.uint8))
+    writer.release()
+    (tmp_path / "copy").mkdir()
+    copy = with_rate(str(clip), 30.0, tmp_path / "copy")
+    slow, fast = open_source(str(clip)), open_source(copy)
+    assert (slow.fps, fast.fps) == (pytest.approx(25.0), pytest.approx(30.0))
+    pairs = list(zip(slow, fast, strict=True))
+    assert len(pairs) == 10
+    assert all((a.image == b.image).all() for a, b in pairs)
+    assert pairs[-1][1].pts_ns == pytest.approx(pairs[-1][0].pts_ns * 25 / 30, abs=1e6)
+
+
+def test_what_has_no_clock_of_its_own_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "picture.png"
+    assert cv2.imwrite(str(picture), np.zeros((8, 8, 3), np.uint8))
+    for source, told in ((str(picture), "is no MP4 file"), ("demo", "is no file")):
+        assert cpu_use.main(["--source", source, "--fps", "30"]) == 2
+        error = capsys.readouterr().err
+        assert told in error
+        assert len(error.splitlines()) == 1
 
 
 def test_an_engine_that_does_not_start_says_why(tmp_path: Path) -> None:

@@ -40,6 +40,14 @@ def test_a_pace_is_kept_and_the_wait_is_no_latency() -> None:
     assert figures["cpu_percent"] < 60
 
 
+def test_seconds_end_a_stage_early_but_not_before_there_are_enough_frames() -> None:
+    at_once = timed(lambda index: None, 1000, 0, seconds=1e-9)
+    assert at_once["frames"] == 30
+    assert timed(lambda index: None, 7, 0, seconds=1e-9)["frames"] == 7
+    assert timed(lambda index: None, 50, 0, seconds=600)["frames"] == 50
+    assert timed(lambda index: None, 50, 0)["frames"] == 50
+
+
 def test_the_report_has_every_stage_and_pace(motion_model: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     options = ["--model", str(motion_model), "--source", "demo://?size=240x320", "--frames", "4", "--paces", "0", "60"]
@@ -67,13 +75,42 @@ def test_backends_that_are_not_there_are_listed_with_the_reason(motion_model: Pa
         source="demo",
         frames=2,
         paces=[0.0],
+        seconds=1.0,
         runs=1,
     )
-    found = latency.every_backend(options)
+    told: list[tuple[str, int]] = []
+    found = latency.every_backend(options, lambda line, sofar: told.append((line, len(sofar["absent"]))))
+    assert [absent for _, absent in told] == [1, 2, 3]
+    assert told[-1][0] == "3 of 3: onnxruntime cuda not measured"
     assert found["backends"] == []
     assert set(found["absent"]) == {"tensorrt cuda", "torch cuda", "onnxruntime cuda"}
     assert "onnxruntime-gpu" in found["absent"]["onnxruntime cuda"]
     assert "--checkpoint" in found["absent"]["torch cuda"]
+
+
+@pytest.mark.slow
+def test_a_backend_is_measured_alone_and_in_the_engine_and_written_at_once(
+    motion_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.json"
+    options = ["--backends", "onnxruntime", "torch", "--devices", "cpu", "--model", str(motion_model)]
+    options += ["--source", "demo://?size=120x160", "--frames", "60", "--paces", "0", "--seconds", "0.1"]
+    assert latency.main([*options, "--json", str(report)]) == 0
+    found = json.loads(report.read_text(encoding="utf-8"))
+    assert found["absent"] == {"torch cpu": "give it a file with --checkpoint"}
+    (row,) = found["backends"]
+    assert set(row["stages"]) == {"model", "perceive", "step", "engine process"}
+    assert row["stages"]["engine process"]["flat out"]["fps"] > 0
+    assert "1 of 2: onnxruntime cpu measured in" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_is_said_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    options = ["--backends", "onnxruntime", "--devices", "cpu", "--source", "nothing there"]
+    assert latency.main([*options, "--json", str(tmp_path / "file" / "report.json")]) == 5
+    assert "of 1:" not in capsys.readouterr().err
 
 
 def test_batching_compares_both_ways_and_refuses_a_fixed_batch(

@@ -82,3 +82,21 @@ def test_boxes_are_half_open_and_absent_values_are_left_out() -> None:
     labels[3:7, 5:9] = 4
     labels[19, 29] = 9
     assert boxes_and_areas(labels, [4, 9, 11]) == {4: ((5, 3, 9, 7), 16), 9: ((29, 19, 30, 20), 1)}
+
+
+@pytest.mark.parametrize("size", [(48, 64), (31, 53), (40, 62), (5, 3), (1, 4)])
+def test_boxes_and_areas_are_those_of_each_value(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(size[1])
+    labels = np.zeros(size, np.uint16)
+    for value in (2, 9, 65535, 256, 9):
+        y, x = rng.integers(0, size[0]), rng.integers(0, size[1])
+        labels[y : y + rng.integers(1, 20), x : x + rng.integers(1, 30)] = value
+    labels[-1, -1] = 7
+    values = [2, 7, 9, 256, 65535]
+    for picture in (labels, np.asfortranarray(labels)):
+        found = boxes_and_areas(picture, values)
+        assert set(found) == set(np.unique(labels).tolist()) - {0}
+        for value, (box, area) in found.items():
+            y, x = np.nonzero(labels == value)
+            assert box == (x.min(), y.min(), x.max() + 1, y.max() + 1)
+            assert area == len(y)
