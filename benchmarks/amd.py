@@ -1,12 +1,15 @@
 """AMD on annotated footage and photographs: before training, after it, and after adaptation to each video.
 
     python -m benchmarks.amd --model MODEL.pt --data DATA [--json FILE] [--iterations 100] [--stills 100] [--only A,B]
-    python -m benchmarks.amd --ablation 3,4,5,6,8 --clips CLIPS --data DATA [--steps 300] [--work DIR]
+    python -m benchmarks.amd --model MODEL.pt --scenes 128 [--json FILE]
+    python -m benchmarks.amd --ablation 3,4,5,6,8 --clips CLIPS [--scenes 128] [--data DATA] [--steps 300] [--work DIR]
 
 DATA holds davis_dev/ and, for stills, people/ animals/ coco/ bins/. No annotation is seen by anything but the score.
 Rules by which the object's segment is found: `flow` largest mean segment flow of the video (the paper's), `relative`
 the same less what the picture as a whole does, `training` the segment that moves most in the training clips, `best`
 the segment that fits the annotation best (not a result: what a perfect rule would reach).
+Drawn scenes (`--scenes`) show which link is weak: the flow the motion pathway finds, against the true one; the segment
+that fits the shapes best in each scene, and over all scenes; the segment that the rule chooses. They score nothing.
 """
 
 import argparse
@@ -25,6 +28,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch.nn import functional as F
 
 from benchmarks import machine
 from benchmarks.davis import Sequence, read_ids, read_image, sequences
@@ -35,6 +39,8 @@ from learning.amd.adapt import Adaptation, adapt, fit, object_masks, segments, v
 from learning.amd.channel import RULES
 from learning.amd.checkpoint import load_amd
 from learning.amd.clips import Clips, build
+from learning.amd.drawn import drawn_pair
+from learning.amd.objective import Weights, to_images
 from learning.amd.pretrain import AmdTrainer, run
 from learning.amd.saliency import SaliencyScore, score
 from learning.networks.amd import Amd, AmdConfig
@@ -141,25 +147,84 @@ def _bump(size: tuple[int, ...]) -> np.ndarray:
     return np.exp(-2 * (y[:, None] ** 2 + x[None] ** 2))
 
 
+def drawn_scenes(count: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Flat drawn scenes as the network sees them.
+
+    Returns:
+        pairs uint8 [N, 2, 3, h, w], the later frame first; shapes in it bool [N, h, w]; its flow to the earlier one
+        float32 [N, h, w, 2] in pixels of this size.
+    """
+    rng = np.random.default_rng(seed)
+    pairs, shapes, flows = [], [], []
+    for _ in range(count):
+        scene = drawn_pair(rng, flat=True)
+        pairs.append(np.stack([fit(np.ascontiguousarray(image[..., ::-1])) for image in scene.images[::-1]]))
+        h, w = pairs[-1].shape[2:]
+        small = cv2.resize(scene.foreground.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)
+        shapes.append(small > 0.5)
+        scale = np.asarray([w / scene.flow.shape[1], h / scene.flow.shape[0]], np.float32)
+        flows.append(cv2.resize(scene.flow, (w, h), interpolation=cv2.INTER_NEAREST) * scale)
+    return np.stack(pairs), np.stack(shapes), np.stack(flows)
+
+
+@torch.no_grad()
+def score_scenes(network: Amd, channel: int, scenes: tuple[np.ndarray, np.ndarray, np.ndarray]) -> dict[str, float]:
+    """What each link reaches on drawn scenes: end-point errors in pixels, and J of segments."""
+    network.eval()
+    pairs, shapes, flows = scenes
+    size = shapes.shape[1:]
+    found, overlaps = [], []
+    for begin in range(0, len(pairs), 16):
+        first, second = to_images(pairs[begin : begin + 16])
+        dense = F.interpolate(network.dense_flow(first, second)[0], size=size, mode="bilinear", align_corners=False)
+        found.append(dense.permute(0, 2, 3, 1).numpy())
+        soft = network.masks(first)
+        masks = [object_masks(soft, c, size) for c in range(network.config.segments)]
+        truth = shapes[begin : begin + 16]
+        overlaps += [[iou(t, m[i]) for m in masks] for i, t in enumerate(truth)]
+    error, still = (np.linalg.norm(flow - flows, axis=3) for flow in (np.concatenate(found), np.zeros_like(flows)))
+    each = np.asarray(overlaps)
+    return {
+        "error_px": float(error.mean()),
+        "error_px_shapes": float(error[shapes].mean()),
+        "still_px": float(still.mean()),
+        "still_px_shapes": float(still[shapes].mean()),
+        "J_best_of_each": float(each.max(axis=1).mean()),
+        "J_best_of_all": float(each.mean(axis=0).max()),
+        "J_chosen": float(each[:, channel].mean()),
+        "area": float(shapes.mean()),
+    }
+
+
 def ablation(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     """The same short training with other numbers of segments: held-out distance, and J per image."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="amd-ablation-") as scratch:
         work = options.work or Path(scratch)
         clips: Clips = build(options.clips, options.cache or work / "cache", drawn=options.drawn)
-        for count in options.ablation:
-            out = work / f"c{count}"
+        scenes = drawn_scenes(options.scenes) if options.scenes else None
+        # Last, the objective of the paper without the terms that are ours.
+        variants = [(count, Weights()) for count in options.ablation] + [(AmdConfig.segments, Weights(0, 0))]
+        for count, weights in variants:
+            paper = weights == Weights(0, 0)
+            out = work / (f"c{count}-paper" if paper else f"c{count}")
             out.mkdir(parents=True, exist_ok=True)
-            trainer = AmdTrainer(clips, out, AmdConfig(segments=count), steps=options.steps, rate=options.train_rate)
-            run(trainer, Console(quiet=True), save_every_s=1e9)
+            config = AmdConfig(segments=count)
+            trainer = AmdTrainer(clips, out, config, steps=options.steps, rate=options.train_rate, weights=weights)
+            if trainer.progress < 1 or not (out / "model.pt").exists():
+                run(trainer, Console(quiet=True), save_every_s=60)
             network, fixed, training = load_amd(out / "model.pt")
             scored = {}
-            for sequence in _sequences(options):
+            for sequence in _sequences(options) if options.data else ():
                 frames = np.stack([fit(sequence.image(i)) for i in range(len(sequence.frames))])
                 scored[sequence.name] = {"trained": score_video(network, sequence, frames, fixed, options.every)}
             last = training["history"][-1]
-            row = {"c": count, "steps": trainer.step, "held_out": last["held_out"], "unmoved": last["unmoved"]}
-            rows.append({**row, **means(scored, "trained")})
+            name = f"{count}, paper's objective" if paper else str(count)
+            row = {"c": name, "steps": trainer.step, "held_out": last["held_out"], "unmoved": last["unmoved"]}
+            if scenes is not None:
+                drawn = score_scenes(network, fixed, scenes)
+                row |= {f"drawn {key}": drawn[key] for key in ("error_px", "J_best_of_each", "J_chosen")}
+            rows.append(row | (means(scored, "trained") if scored else {}))
             console.print(f"c = {count}: {rows[-1]}", highlight=False)
     return rows
 
@@ -172,6 +237,12 @@ def show(content: dict[str, Any], console: Console) -> None:
         for stage in STAGES:
             row = content["mean"][stage]
             table.add_row(stage, *(f"{row[c]:.3f}" if c in row else "" for c in columns))
+        console.print(table)
+    if "scenes" in content:
+        names = list(next(iter(content["scenes"].values())))
+        table = Table("stage", *names, title="drawn scenes", title_justify="left")
+        for stage, row in content["scenes"].items():
+            table.add_row(stage, *(f"{row[name]:.3f}" for name in names))
         console.print(table)
     if "stills" in content:
         table = Table("folder", "map", "F_beta", "MAE", "images", title="stills", title_justify="left")
@@ -193,7 +264,8 @@ def _counts(text: str) -> list[int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="footage and photographs with annotations")
+    parser.add_argument("--scenes", type=int, default=0, metavar="N", help="score N drawn scenes")
     parser.add_argument("--model", type=Path, help="model.pt of python -m learning.pretrain --objective amd")
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--iterations", type=at_least(1), default=100, help="of adaptation, per video")
@@ -233,12 +305,19 @@ def main(arguments: list[str] | None = None) -> int:
                 raise UsageError("--model is missing: give a model.pt, or --ablation")
             network, fixed, training = load_amd(options.model)
             content["training"] = {k: v for k, v in training.items() if k != "history"}
-            if (options.data / "davis_dev").is_dir():
+            if options.scenes:
+                torch.manual_seed(0)
+                scenes = drawn_scenes(options.scenes)
+                stages = {"before": (Amd(network.config), fixed), "trained": (network, fixed)}
+                content["scenes"] = {name: score_scenes(*stage, scenes) for name, stage in stages.items()}
+            elif options.data is None:
+                raise UsageError("--data is missing: give a folder, or --scenes")
+            if options.data and (options.data / "davis_dev").is_dir():
                 rows = videos(options, network, fixed, console)
                 if not rows:
                     raise UsageError(f"--only {options.only}: no sequence of that name")
                 content |= {"mean": {stage: means(rows, stage) for stage in STAGES}, "videos": rows}
-            if options.stills:
+            if options.data and options.stills:
                 torch.manual_seed(0)
                 networks = {"before": (Amd(network.config).eval(), fixed), "trained": (network, fixed)}
                 found = stills(options.data, networks, options.stills)

@@ -19,7 +19,7 @@ from engine.errors import ModelError, UsageError
 from learning.amd.channel import RULES, segment_motion
 from learning.amd.checkpoint import model_content
 from learning.amd.clips import FRAMES_PER_SOURCE, Clips, Pairs, build
-from learning.amd.objective import held_out_distances, reconstruction, to_images
+from learning.amd.objective import Weights, held_out_distances, reconstruction, to_images
 from learning.networks.amd import Amd, AmdConfig
 from learning.pretrain import save_whole
 from learning.report.charts import Line, line_chart
@@ -27,6 +27,9 @@ from learning.report.page import table, write_page
 
 RATE, WEIGHT_DECAY = 1e-4, 1e-6
 """Adam, as in the paper."""
+
+SEGMENTS_FIRST = 0.6
+"""Share of a run in which the appearance pathway learns alone, which is several times as fast."""
 
 _CROP = (64, 96)
 _HELD_PAIRS = 32
@@ -49,6 +52,8 @@ class AmdTrainer:
         steps: length in updates instead.
         rate: of Adam.
         channel: rule by which the object's segment is found at the end, one of `channel.RULES`.
+        weights: of the terms that are ours; `Weights(0, 0)` is the paper's objective.
+        segments_first: share of the run in which the appearance pathway learns alone, from the measured flow.
 
     Raises:
         UsageError: a length, batch or rate not above zero.
@@ -68,13 +73,18 @@ class AmdTrainer:
         batch: int = 8,
         rate: float = RATE,
         channel: str = "flow",
+        weights: Weights | None = None,
+        segments_first: float = SEGMENTS_FIRST,
     ) -> None:
+        if not 0 <= segments_first < 1:
+            raise UsageError(f"--segments-first {segments_first:g}: must be at least 0 and below 1")
         for name, value in (("minutes", minutes), ("batch", batch), ("rate", rate), ("steps", steps)):
             if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"--{name} {value}: must be above 0")
         torch.manual_seed(seed)
         self.device, self.out, self.seed, self.rate, self.batch = torch.device(device), out, seed, rate, batch
         self.seconds, self.steps, self.channel = minutes * 60, steps, channel
+        self.weights, self.segments_first = weights or Weights(), segments_first
         self.clips = clips
         self.network = Amd(config).to(self.device, memory_format=torch.channels_last)
         self.optimiser = torch.optim.Adam(self.network.parameters(), rate, weight_decay=WEIGHT_DECAY)
@@ -128,6 +138,8 @@ class AmdTrainer:
             "batch": self.batch,
             "rate": self.rate,
             "channel_rule": self.channel,
+            "weights": asdict(self.weights),
+            "segments_first": self.segments_first,
             "segment_motion": {name: values.tolist() for name, values in asdict(motion).items()},
             "history": self.history,
         }
@@ -142,7 +154,17 @@ class AmdTrainer:
             group["lr"] = self.rate * warm_up * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * self.progress)))
         first, second = (image.to(self.device) for image in to_images(self.pairs.draw(self.batch)))
         self.network.train()
-        loss = reconstruction(self.network, first, second, occlusion=self.step >= _OCCLUSION_FROM)
+        loss = reconstruction(
+            self.network,
+            first,
+            second,
+            occlusion=self.step >= _OCCLUSION_FROM,
+            weights=self.weights,
+            segments_alone=self.weights.fate > 0 and self.progress < self.segments_first,
+        )
+        if not torch.isfinite(loss):
+            # One such update would make every weight useless.
+            raise ModelError(f"step {self.step}: the loss is not a number: lower --rate, below {self.rate:g}")
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
@@ -216,6 +238,11 @@ def train(arguments: Sequence[str]) -> None:
     parser.add_argument("--segments", type=int, default=AmdConfig.segments, help="c (default 5)")
     parser.add_argument("--backbone", default=AmdConfig.backbone, help="compact | resnet50")
     parser.add_argument("--channel", default="flow", help=f"how the object's segment is found: {' | '.join(RULES)}")
+    parser.add_argument("--dense", type=float, default=Weights.dense, help="weight of the motion pathway's error, px")
+    parser.add_argument("--fate", type=float, default=Weights.fate, help="weight of what segments leave unexplained")
+    parser.add_argument(
+        "--segments-first", type=float, default=SEGMENTS_FIRST, help="share of the run in which segments learn alone"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
@@ -226,9 +253,9 @@ def train(arguments: Sequence[str]) -> None:
     for name in ("save_every", "threads", "frames_per_source"):
         if getattr(args, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(args, name):g}: must be above 0")
-    for name in ("drawn", "seed"):
+    for name in ("drawn", "seed", "dense", "fate"):
         if getattr(args, name) < 0:
-            raise UsageError(f"--{name} {getattr(args, name)}: must be 0 or more")
+            raise UsageError(f"--{name} {getattr(args, name):g}: must be 0 or more")
     if args.channel not in RULES:
         raise UsageError(f"--channel {args.channel} is unknown: choose one of {', '.join(RULES)}")
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -256,5 +283,7 @@ def train(arguments: Sequence[str]) -> None:
         batch=args.batch,
         rate=args.rate,
         channel=args.channel,
+        weights=Weights(args.dense, args.fate),
+        segments_first=args.segments_first,
     )
     run(trainer, console, args.save_every)

@@ -1,7 +1,12 @@
-"""Batches of videos: one frame of each of eight segments, and two more of the burst a patch is tracked in."""
+"""Batches of videos: one frame of each of eight segments, and two more of the burst a patch is tracked in.
+
+Batches of single frames, of clips and photographs, teach the frame granularity more in the same time: a video's frames
+are much alike.
+"""
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,15 +14,14 @@ from torch import Tensor
 from engine.errors import StoreError
 from learning.batches import MEAN, STD
 from learning.mug.bursts import BURST, SEGMENTS, STRIDE, Bursts
+from learning.mug.stills import Stills
+from learning.networks.mug import SEEN
 
 DISTANT_FRAMES = 6
 """Least distance of the two frames that are matched at long range."""
 
 TRACKED = 3
 """Frames a patch is tracked over, drawn in order from one burst."""
-
-CROP = (96, 160)
-"""Rows and columns of the window of a frame that is trained; not resized, so that whole frames look alike later."""
 
 _COLOUR_GAIN = 0.2
 
@@ -86,7 +90,7 @@ class VideoBatches:
     Args:
         held_out: draw from the clips that only measure.
         count: videos per batch (N).
-        augment: draw the window at random, mirror and recolour, each video as a whole; otherwise the middle.
+        augment: mirror and recolour, each video as a whole.
 
     Raises:
         StoreError: fewer clips of that kind than `count`.
@@ -117,25 +121,68 @@ class VideoBatches:
         every = np.arange(SEGMENTS)
         stored = self.bursts.frames[video]
         frames = np.concatenate([stored[every, offsets], stored[query, tracked[1:]]])
-        images = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
-        maps = torch.from_numpy(self.bursts.maps[video][every, offsets] > 127).float()[:, None]
-        images, maps = self._window(images, maps)
+        maps = self.bursts.maps[video][every, offsets]
+        images, initial = as_tensors(frames, maps)
         if self.augment:
-            images, maps = self._change(images, maps)
-        images = (images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
-        return images[:SEGMENTS], maps, images[SEGMENTS:], query, other
+            images, initial = change(images, initial, self.rng)
+        images = normalised(images)
+        return images[:SEGMENTS], initial, images[SEGMENTS:], query, other
 
-    def _window(self, images: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """The same window of all frames of a video and of their maps."""
-        h, w = (side // STRIDE for side in CROP)
-        room = (maps.shape[2] - h, maps.shape[3] - w)
-        y, x = (int(self.rng.integers(n + 1)) if self.augment else n // 2 for n in room)
-        window = images[:, :, y * STRIDE : (y + h) * STRIDE, x * STRIDE : (x + w) * STRIDE]
-        return window, maps[:, :, y : y + h, x : x + w]
 
-    def _change(self, images: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """The same mirroring and colour change for all frames of a video."""
-        if self.rng.random() < 0.5:
-            images, maps = images.flip(3), maps.flip(3)
-        gain = torch.from_numpy(self.rng.uniform(1 - _COLOUR_GAIN, 1 + _COLOUR_GAIN, (3, 1, 1)).astype(np.float32))
-        return (images * gain).clamp(0, 1), maps
+class FrameBatches:
+    """Random single frames of training clips and photographs, every source as often as another.
+
+    Args:
+        stills: photographs as one more source, None without.
+        count: frames per batch.
+    """
+
+    def __init__(self, bursts: Bursts, stills: Stills | None, count: int, seed: int) -> None:
+        chosen = np.flatnonzero(~bursts.held_out)
+        names = sorted({bursts.sources[i] for i in chosen})
+        self._clips = [np.asarray([i for i in chosen if bursts.sources[i] == name]) for name in names]
+        self._bursts, self._stills, self._count = bursts, stills, count
+        self._rng = np.random.default_rng(seed)
+
+    def draw(self, stills_only: bool = False) -> tuple[Tensor, Tensor]:
+        """Images float32 [count, 3, H, W], normalised RGB, and their initial maps [count, 1, H/4, W/4]."""
+        rows = [self._frame(stills_only) for _ in range(self._count)]
+        images, maps = (torch.cat([row[i] for row in rows]) for i in (0, 1))
+        return normalised(images), maps
+
+    def _frame(self, still: bool) -> tuple[Tensor, Tensor]:
+        rng, sources = self._rng, len(self._clips) + (self._stills is not None)
+        source = sources - 1 if still else int(rng.integers(sources))
+        if source == len(self._clips):
+            assert self._stills is not None
+            place: tuple[int, ...] = (int(rng.integers(len(self._stills.images))),)
+            images, maps = self._stills.images, self._stills.maps
+        else:
+            place = (int(rng.choice(self._clips[source])), int(rng.integers(SEGMENTS)), int(rng.integers(BURST)))
+            images, maps = self._bursts.frames, self._bursts.maps
+        return change(*as_tensors(images[place][None], maps[place][None]), rng)
+
+
+def as_tensors(frames: np.ndarray, maps: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Whole frames uint8 [M, h, w, 3] at the size the network sees, [M, 3, *SEEN] in [0, 1], and maps [., 1, ...].
+
+    Whole, because initial maps are made from the border of the frame: a window does not show where that is.
+    """
+    grid = (SEEN[0] // STRIDE, SEEN[1] // STRIDE)
+    small = np.stack([cv2.resize(frame, SEEN[::-1], interpolation=cv2.INTER_AREA) for frame in frames])
+    shrunk = np.stack([cv2.resize(one, grid[::-1], interpolation=cv2.INTER_AREA) for one in maps])
+    images = torch.from_numpy(small).permute(0, 3, 1, 2).float() / 255
+    return images, torch.from_numpy(shrunk > 127).float()[:, None]
+
+
+def change(images: Tensor, maps: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """The same mirroring and colour change for all images [M, 3, H, W] in [0, 1], and their maps."""
+    if rng.random() < 0.5:
+        images, maps = images.flip(3), maps.flip(3)
+    gain = torch.from_numpy(rng.uniform(1 - _COLOUR_GAIN, 1 + _COLOUR_GAIN, (3, 1, 1)).astype(np.float32))
+    return (images * gain).clamp(0, 1), maps
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Images [..., 3, H, W] in [0, 1] as networks here are fed."""
+    return (images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]

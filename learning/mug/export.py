@@ -20,9 +20,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from engine.errors import EngineError, ModelError, StoreError, UsageError
 from learning.background_file import write_background
 from learning.batches import MEAN, STD
-from learning.mug.bursts import SIZE
 from learning.mug.model import load_model, summary
-from learning.networks.mug import LEAST_SIZE_PX, STRIDE, Mug
+from learning.networks.mug import LEAST_SIZE_PX, SEEN, STRIDE, Mug
 
 _TOLERANCE = 5e-3
 """Largest difference of a probability between file and network; storing weights in half precision costs a part."""
@@ -53,7 +52,7 @@ def _fold(layers: nn.Sequential) -> None:
             layers[index], layers[index + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
 
 
-def export(model: Path, out: Path, size: tuple[int, int] = SIZE) -> float:
+def export(model: Path, out: Path, size: tuple[int, int] = SEEN) -> float:
     """Write `out`, and return the largest difference of a probability between it and the network.
 
     Raises:
@@ -120,12 +119,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m learning.mug.export", description=__doc__)
     parser.add_argument("model", type=Path, help="model.pt of python -m learning.pretrain --objective mug")
     parser.add_argument("--out", type=Path, required=True, help="the ONNX file")
-    parser.add_argument("--size", default=f"{SIZE[0]}x{SIZE[1]}", help="rows x columns the network sees")
+    parser.add_argument("--size", default=f"{SEEN[0]}x{SEEN[1]}", help="rows x columns the network sees")
     options = parser.parse_args(arguments)
     try:
         rows, separator, columns = options.size.partition("x")
         if not (separator and rows.isdecimal() and columns.isdecimal()):
-            raise UsageError(f"--size {options.size}: must be ROWSxCOLUMNS, such as {SIZE[0]}x{SIZE[1]}")
+            raise UsageError(f"--size {options.size}: must be ROWSxCOLUMNS, such as {SEEN[0]}x{SEEN[1]}")
         worst = export(options.model, options.out, (int(rows), int(columns)))
     except EngineError as error:
         print(f"error: {error}", file=sys.stderr)

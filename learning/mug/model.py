@@ -9,8 +9,7 @@ from torch import Tensor
 
 from engine.errors import ModelError
 from learning.batches import MEAN, STD
-from learning.mug.bursts import SIZE
-from learning.networks.mug import Mug, MugConfig
+from learning.networks.mug import SEEN, Mug, MugConfig
 
 
 def load_model(path: Path) -> Mug:
@@ -40,7 +39,7 @@ def summary(path: Path) -> str:
     return f"mug, step {training['step']}, minutes {training['minutes']:.1f}, seed {training['seed']}"
 
 
-def to_input(image: np.ndarray, size: tuple[int, int] = SIZE) -> Tensor:
+def to_input(image: np.ndarray, size: tuple[int, int] = SEEN) -> Tensor:
     """A frame uint8 [H, W, 3] BGR as the network's input: float32 [1, 3, h, w], normalised RGB."""
     if image.shape[:2] != size:
         shrinks = image.shape[0] >= size[0] and image.shape[1] >= size[1]

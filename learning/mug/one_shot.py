@@ -7,10 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engine.errors import UsageError
-from learning.mug.bursts import SIZE
 from learning.mug.losses import co_attention
 from learning.mug.model import to_input
-from learning.networks.mug import STRIDE, Mug
+from learning.networks.mug import SEEN, STRIDE, Mug
 
 
 class OneShot:
@@ -29,7 +28,7 @@ class OneShot:
         UsageError: nothing is labelled.
     """
 
-    def __init__(self, network: Mug, image: np.ndarray, labels: np.ndarray, size: tuple[int, int] = SIZE) -> None:
+    def __init__(self, network: Mug, image: np.ndarray, labels: np.ndarray, size: tuple[int, int] = SEEN) -> None:
         self.values = np.unique(np.append(labels, 0))
         if len(self.values) < 2:
             raise UsageError("the first frame labels nothing: give at least one object")

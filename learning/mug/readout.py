@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from engine.errors import UsageError
-from learning.mug.bursts import SEGMENTS, SIZE
+from learning.mug.bursts import SEGMENTS
 from learning.mug.model import to_input
-from learning.networks.mug import Mug
+from learning.networks.mug import SEEN, Mug
 
 WINDOW = 64
 """Frames that the streaming memory reaches back."""
@@ -28,7 +28,7 @@ class ObjectReadOut:
         UsageError: `window` too short.
     """
 
-    def __init__(self, network: Mug, window: int = WINDOW, size: tuple[int, int] = SIZE) -> None:
+    def __init__(self, network: Mug, window: int = WINDOW, size: tuple[int, int] = SEEN) -> None:
         if window < SEGMENTS:
             raise UsageError(f"window {window}: must be at least {SEGMENTS}, the memory holds one frame per segment")
         self._network, self._size = network, size
@@ -59,7 +59,7 @@ class ObjectReadOut:
 
 
 @torch.no_grad()
-def features(network: Mug, image: np.ndarray, size: tuple[int, int] = SIZE) -> Tensor:
+def features(network: Mug, image: np.ndarray, size: tuple[int, int] = SEEN) -> Tensor:
     """x [1, C, h, w] of a frame uint8 [H, W, 3] BGR."""
     return network.backbone(to_input(image, size))
 

@@ -41,13 +41,34 @@ def response(network: Mug, patch: Tensor, frame: Tensor) -> Tensor:
         patch: features of the patches [B, C, p, p].
         frame: features of the frames [B, C, h, w].
     """
+    return torch.sigmoid(network.gain * likeness(patch, frame) + network.shift)
+
+
+def likeness(patch: Tensor, frame: Tensor) -> Tensor:
+    """Mean cosine of the cells of patches [B, C, p, p] and of frames [B, C, h, w], shaped as `response`."""
     batch, channels, p, _ = patch.shape
     # Half precision would make neighbouring positions equal.
     with torch.autocast(patch.device.type, enabled=False):
         kernels = F.normalize(patch.float(), dim=1) / (p * p)
         fields = F.normalize(frame.float(), dim=1).reshape(1, batch * channels, *frame.shape[2:])
-        cosine = F.conv2d(fields, kernels, groups=batch)[0]
-        return torch.sigmoid(network.gain * cosine + network.shift)
+        return F.conv2d(fields, kernels, groups=batch)[0]
+
+
+@torch.no_grad()
+def make_rare(network: Mug, frame: Tensor, corner: Tensor) -> None:
+    """Shift the responses so that in frames [B, 3, H, W] a patch is found at one place or so.
+
+    Features that other losses made alike would be found everywhere: that loss is hundreds of times what it should be
+    and undoes what was learned before it has fallen.
+
+    Args:
+        corner: of a patch of each frame, cells (row, column) int64 [B, 2].
+    """
+    with unrecorded_statistics(network):
+        field = network.backbone(frame)
+    alike = likeness(cut(field, corner), field)
+    # Rare responses are exponentials; those of a frame then add up to one.
+    network.shift.copy_(-torch.logsumexp(network.gain * alike.flatten(1), dim=1).mean())
 
 
 def peak(responses: Tensor) -> Tensor:

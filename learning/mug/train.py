@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from engine.errors import ModelError, UsageError
-from learning.mug.batches import VideoBatch, VideoBatches
+from learning.mug.batches import FrameBatches, VideoBatch, VideoBatches, as_tensors, normalised
 from learning.mug.bursts import Bursts, build
 from learning.mug.losses import (
     WEIGHTS,
@@ -29,7 +30,8 @@ from learning.mug.losses import (
     short_loss,
     video_loss,
 )
-from learning.mug.tracking import PATCHES, SIGMA_CELLS, random_corner, there_and_back
+from learning.mug.stills import Stills, build_stills
+from learning.mug.tracking import PATCHES, SIGMA_CELLS, make_rare, random_corner, there_and_back
 from learning.networks.mug import Mug, MugConfig
 from learning.pretrain import follow, make_optimiser, save_whole
 from learning.report.charts import Line, line_chart
@@ -42,6 +44,9 @@ READ_OUT = "read-out"
 _WARM_UP_STEPS = 30
 _EMA_DECAY = 0.995
 _HELD_BATCHES = 3
+_FRAMES = 32
+"""Single frames per step while the frame granularity is alone, and photographs beside the videos of later steps: a
+quarter of it."""
 
 _NOT_A_RUN = (OSError, EOFError, LookupError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError)
 """What reading a file that another program wrote, or that is cut off, may raise."""
@@ -59,6 +64,7 @@ class Plan:
         batch: videos per step (N).
         rate: peak of the learning rate of every round.
         patches: what tracked patches are cut out of, one of `PATCHES`.
+        frames_first: share of every round in which the frame granularity learns alone, from single frames.
     """
 
     minutes: float = 45.0
@@ -68,6 +74,7 @@ class Plan:
     batch: int = 4
     rate: float = 1.5e-3
     patches: str = PATCHES[0]
+    frames_first: float = 0.7
 
     def check(self) -> None:
         """Refuse what cannot be trained.
@@ -80,6 +87,8 @@ class Plan:
                 raise UsageError(f"--{name} {value}: must be above 0")
         if self.steps is not None and self.steps < self.rounds:
             raise UsageError(f"--steps {self.steps}: must be at least the number of rounds, {self.rounds}")
+        if not 0 <= self.frames_first < 1:
+            raise UsageError(f"--frames-first {self.frames_first:g}: must be at least 0 and below 1")
         if self.rounds < 1:
             raise UsageError(f"--rounds {self.rounds}: must be at least 1")
         if self.batch < 2:
@@ -95,6 +104,7 @@ def losses(
     corner: Tensor,
     granularities: Sequence[str],
     patches: str = PATCHES[0],
+    stills: tuple[Tensor, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Terms of the loss that are switched on, not yet weighted, and the read-out's.
 
@@ -104,11 +114,14 @@ def losses(
         target: of the foreground maps, [N, K, 1, H/4, W/4] in [0, 1].
         corner: where the tracked patches start, int64 [N, 2].
         patches: what they are cut out of, one of `PATCHES`.
+        stills: photographs [S, 3, H, W] and their targets [S, 1, H/4, W/4]; the frame granularity learns from them too.
     """
     count, frames = batch.images.shape[:2]
-    images = batch.images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    x = network.backbone(images).float()
-    fields = x.unflatten(0, (count, frames))
+    images, frame_target = batch.images.flatten(0, 1), target.flatten(0, 1)
+    if stills is not None:
+        images, frame_target = torch.cat([images, stills[0]]), torch.cat([frame_target, stills[1]])
+    x = network.backbone(images.contiguous(memory_format=torch.channels_last)).float()
+    fields = x[: count * frames].unflatten(0, (count, frames))
     first = batch.of_query(fields)
     terms = {}
     if "short" in granularities:
@@ -122,7 +135,7 @@ def losses(
         if "frame" not in granularities:
             seen, together = seen.detach(), together.detach()
         read_targets = torch.cat([batch.of_query(target), batch.of_other(target)])
-        terms["frame"] = frame_loss(network.frame_logits(seen), target.flatten(0, 1))
+        terms["frame"] = frame_loss(network.frame_logits(seen), frame_target)
         terms[READ_OUT] = frame_loss(network.video_logits(together), read_targets)
         if "long" in granularities:
             terms["long"] = long_loss(network, first, batch.of_other(fields))
@@ -152,6 +165,10 @@ class Trainer:
 
     An interrupted run in `out` is resumed.
 
+    Args:
+        bursts: clips that are learned from, and held-out ones.
+        stills: photographs the frame granularity learns from as well.
+
     Raises:
         UsageError: a plan that cannot be trained.
         ModelError: `out` holds the run of another network.
@@ -159,7 +176,14 @@ class Trainer:
     """
 
     def __init__(
-        self, bursts: Bursts, out: Path, plan: Plan, seed: int, device: str = "cpu", config: MugConfig | None = None
+        self,
+        bursts: Bursts,
+        out: Path,
+        plan: Plan,
+        seed: int,
+        device: str = "cpu",
+        config: MugConfig | None = None,
+        stills: Stills | None = None,
     ) -> None:
         plan.check()
         torch.manual_seed(seed)
@@ -169,12 +193,18 @@ class Trainer:
         self.teacher: Mug | None = None
         self.optimiser = make_optimiser(self.network.parameters(), plan.rate)
         self.step, self.elapsed, self.round = 0, 0.0, 0
+        self.tracks = False
         self.history: list[dict[str, float]] = []
-        self.bursts = bursts
-        self.batches = VideoBatches(bursts, plan.batch, seed)
+        self.bursts, self.stills = bursts, stills
+        self._draw_from(seed)
         self.generator = torch.Generator().manual_seed(seed)
         if (out / "last.pt").exists():
             self._resume()
+
+    def _draw_from(self, seed: int) -> None:
+        self.batches = VideoBatches(self.bursts, self.plan.batch, seed)
+        self.frames = FrameBatches(self.bursts, self.stills, _FRAMES, seed)
+        self.beside = None if self.stills is None else FrameBatches(self.bursts, self.stills, _FRAMES // 4, seed)
 
     @property
     def progress(self) -> float:
@@ -193,14 +223,14 @@ class Trainer:
                 self.teacher = copy.deepcopy(self.average)
                 self.teacher.load_state_dict(state["teacher"])
             self.step, self.elapsed, self.round = state["step"], state["elapsed_s"], state["round"]
-            self.history = state["history"]
+            self.tracks, self.history = state["tracks"], state["history"]
         except _NOT_A_RUN as error:
             reason = " ".join(str(error).split())[:80]
             raise ModelError(
                 f"--out {self.out}: its last.pt is not a run of this network ({reason}): give another --out"
             ) from None
         # Another stream of samples than before the interruption.
-        self.batches = VideoBatches(self.bursts, self.plan.batch, self.seed + self.step)
+        self._draw_from(self.seed + self.step)
         self.generator.manual_seed(self.seed + self.step)
 
     def content(self) -> dict[str, Any]:
@@ -230,6 +260,7 @@ class Trainer:
             "step": self.step,
             "elapsed_s": self.elapsed,
             "round": self.round,
+            "tracks": self.tracks,
             "history": self.history,
         }
         save_whole(state, self.out / "last.pt")
@@ -241,14 +272,24 @@ class Trainer:
         warm_up = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
         return self.plan.rate * warm_up * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(max(within, 0.0), 1.0))))
 
+    @property
+    def frames_alone(self) -> bool:
+        """Whether the frame granularity still learns alone in this round."""
+        alone = self.plan.frames_first * ("frame" in self.plan.granularities)
+        return self.progress * self.plan.rounds - self.round < alone
+
     @torch.no_grad()
-    def targets(self, batch: VideoBatch) -> Tensor:
-        """What the foreground maps learn in this round, [N, K, 1, h, w] (Eqs. 2 and 15)."""
+    def targets(self, images: Tensor, initial: Tensor) -> Tensor:
+        """What the foreground maps of images [M, 3, H, W] learn in this round, [M, 1, h, w] (Eqs. 2 and 15)."""
         if self.teacher is None:
-            return bootstrapped_target(batch.initial, None)
+            return bootstrapped_target(initial, None)
         with self._mixed():
-            logits = self.teacher(batch.images.flatten(0, 1)).float()
-        return bootstrapped_target(batch.initial, torch.sigmoid(logits).reshape(batch.initial.shape))
+            logits = self.teacher(images.contiguous(memory_format=torch.channels_last)).float()
+        return bootstrapped_target(initial, torch.sigmoid(logits))
+
+    def _video_targets(self, batch: VideoBatch) -> Tensor:
+        maps = self.targets(batch.images.flatten(0, 1), batch.initial.flatten(0, 1))
+        return maps.reshape(batch.initial.shape)
 
     def _mixed(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16)
@@ -258,29 +299,51 @@ class Trainer:
         return random_corner(len(batch.images), (rows, columns), generator).to(self.device)
 
     def train_step(self, batch: VideoBatch) -> dict[str, float]:
-        """One update; returns the terms of the loss."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate_now()
+        """One update of all granularities; returns the terms of the loss."""
         batch = batch.to(self.device)
-        target = self.targets(batch)
+        target = self._video_targets(batch)
+        stills = None
+        if self.beside is not None:
+            images, initial = (value.to(self.device) for value in self.beside.draw(stills_only=True))
+            stills = images, self.targets(images, initial)
         self.network.train()
         with self._mixed():
             corner = self._corner(batch, self.generator)
-            terms = losses(self.network, batch, target, corner, self.plan.granularities, self.plan.patches)
+            if not self.tracks:
+                make_rare(self.network, batch.of_query(batch.images), corner)
+                self.tracks = True
+            terms = losses(self.network, batch, target, corner, self.plan.granularities, self.plan.patches, stills)
             loss = total(terms)
+        self._update(loss)
+        return {"total": float(loss.detach()), **{n: float(v.detach()) for n, v in terms.items()}}
+
+    def frames_step(self) -> dict[str, float]:
+        """One update of the frame granularity alone, from single frames."""
+        images, initial = (value.to(self.device) for value in self.frames.draw())
+        target = self.targets(images, initial)
+        self.network.train()
+        with self._mixed():
+            logits = self.network(images.contiguous(memory_format=torch.channels_last)).float()
+            loss = frame_loss(logits, target)
+        self._update(loss)
+        return {"total": float(loss.detach()), "frame": float(loss.detach())}
+
+    def _update(self, loss: Tensor) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate_now()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimiser.step()
         self.step += 1
         follow(self.average, self.network, min(_EMA_DECAY, (1 + self.step) / (10 + self.step)))
-        return {"total": float(loss.detach()), **{n: float(v.detach()) for n, v in terms.items()}}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Terms of the averaged network on held-out clips, the same batches every time; empty without such clips.
 
-        "held foreground" and "held learned" are the shares of foreground in its maps and in what they should learn.
+        "held foreground" and "held learned" are the shares of foreground in its maps and in what they should learn,
+        "held agreement" the intersection over union of its maps, cut at one half, with the initial ones.
         """
         count = min(self.plan.batch, int(self.bursts.held_out.sum()))
         if count < 2:
@@ -290,21 +353,32 @@ class Trainer:
         sums: dict[str, float] = {}
         for _ in range(_HELD_BATCHES):
             batch = held.draw().to(self.device)
-            target = self.targets(batch)
+            target = self._video_targets(batch)
             with self._mixed():
                 corner = self._corner(batch, generator)
                 terms = losses(self.average, batch, target, corner, GRANULARITIES, self.plan.patches)
                 foreground = torch.sigmoid(self.average(batch.images.flatten(0, 1))).mean()
             for name, value in {**terms, "foreground": foreground, "learned": target.mean()}.items():
                 sums[f"held {name}"] = sums.get(f"held {name}", 0.0) + float(value) / _HELD_BATCHES
-        return sums
+        return {**sums, "held agreement": self._agreement()}
+
+    def _agreement(self) -> float:
+        """Of one frame of every burst of the held-out clips."""
+        overlaps = []
+        for video in np.flatnonzero(self.bursts.held_out):
+            images, initial = as_tensors(self.bursts.frames[video][:, 0], self.bursts.maps[video][:, 0])
+            with self._mixed():
+                found = self.average(normalised(images).to(self.device)).cpu() > 0
+            both = (found & (initial > 0)).sum(dim=(1, 2, 3))
+            overlaps.append((both / (found | (initial > 0)).sum(dim=(1, 2, 3)).clamp_min(1)).mean())
+        return float(torch.stack(overlaps).mean())
 
     def enter_round(self, number: int) -> None:
         """Begin round `number` (from 0): what has been learned becomes its teacher, the optimiser starts anew."""
         self.save(f"round{number}.pt")
         self.teacher = copy.deepcopy(self.average)
         self.optimiser = make_optimiser(self.network.parameters(), self.plan.rate)
-        self.round = number
+        self.round, self.tracks = number, False
 
 
 def run(trainer: Trainer, console: Console, save_every_s: float) -> None:
@@ -317,9 +391,11 @@ def run(trainer: Trainer, console: Console, save_every_s: float) -> None:
     def note() -> None:
         place = {"step": trainer.step, "minutes": trainer.elapsed / 60, "round": trainer.round + 1}
         trainer.history.append({**place, **recent, **trainer.validate()})
+        text = " ".join(f"{name} {value:.3f}" for name, value in trainer.history[-1].items() if "held" in name)
+        console.print(f"step {trainer.step}  {text}", soft_wrap=True)
 
     while trainer.progress < 1:
-        terms = trainer.train_step(trainer.batches.draw())
+        terms = trainer.frames_step() if trainer.frames_alone else trainer.train_step(trainer.batches.draw())
         recent = {n: 0.95 * recent.get(n, v) + 0.05 * v for n, v in terms.items()}
         trainer.elapsed = begin + time.monotonic() - start
         due = min(int(trainer.progress * trainer.plan.rounds), trainer.plan.rounds - 1)
@@ -381,6 +457,14 @@ def train(arguments: Sequence[str]) -> None:
     parser.add_argument("--batch", type=int, default=default.batch, help="videos per step")
     parser.add_argument("--rate", type=float, default=default.rate, help="peak of the learning rate")
     parser.add_argument("--patches", choices=PATCHES, default=default.patches, help="what is tracked; paper: picture")
+    parser.add_argument(
+        "--frames-first",
+        type=float,
+        default=default.frames_first,
+        help="share of every round in which single frames teach the frame granularity alone",
+    )
+    parser.add_argument("--stills", type=Path, nargs="+", help="folders of photographs it learns from as well")
+    parser.add_argument("--stills-cache", type=Path, help="decoded photographs; default: OUT/stills")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--save-every", type=float, default=240, help="seconds between checkpoints")
@@ -394,9 +478,10 @@ def train(arguments: Sequence[str]) -> None:
     if unknown := [name for name in args.without if name not in GRANULARITIES]:
         raise UsageError(f"--without {unknown[0]}: unknown; choose of {', '.join(GRANULARITIES)}")
     kept = tuple(name for name in GRANULARITIES if name not in args.without)
-    plan = Plan(args.minutes, args.steps, args.rounds, kept, args.batch, args.rate, args.patches)
+    plan = Plan(args.minutes, args.steps, args.rounds, kept, args.batch, args.rate, args.patches, args.frames_first)
     plan.check()
     cv2.setNumThreads(1)
     console = Console()
     bursts = build(args.clips, args.cache or args.out / "bursts", args.per_source, args.seed, console.print)
-    run(Trainer(bursts, args.out, plan, args.seed, args.device), console, args.save_every)
+    stills = build_stills(args.stills, args.stills_cache or args.out / "stills", console.print) if args.stills else None
+    run(Trainer(bursts, args.out, plan, args.seed, args.device, stills=stills), console, args.save_every)

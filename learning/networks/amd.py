@@ -32,9 +32,9 @@ class AmdConfig:
         segments: c.
         backbone: of the appearance pathway, "compact" or "resnet50" (the paper's).
         head: width of its head.
-        pyramid: channels of the motion pyramid at strides 4, 8, 16.
+        pyramid: channels of the motion pyramid at strides 2, 4, 8.
         motion: channels of a motion decoder.
-        radii: of the cost volumes at strides 16, 8, 4, in cells.
+        radii: of the cost volumes at strides 8, 4, 2, in cells.
         readout: hidden units of g.
 
     Raises:
@@ -44,9 +44,9 @@ class AmdConfig:
     segments: int = 5
     backbone: str = "compact"
     head: int = 24
-    pyramid: tuple[int, int, int] = (16, 20, 24)
+    pyramid: tuple[int, int, int] = (12, 16, 24)
     motion: int = 24
-    radii: tuple[int, int, int] = (3, 2, 1)
+    radii: tuple[int, int, int] = (2, 1, 1)
     readout: int = 64
 
     def __post_init__(self) -> None:
@@ -62,10 +62,12 @@ class Segmented(NamedTuple):
     Attributes:
         masks: S of the target, [B, c, h, w] at the motion grid (stride 4).
         flows: F_m from target to source, [B, c, 2] in input pixels.
+        dense: flow of every pixel that the motion pathway found, [B, 2, H/2, W/2] in input pixels.
     """
 
     masks: Tensor
     flows: Tensor
+    dense: Tensor
 
     def flow(self, size: tuple[int, int], input_width: int) -> Tensor:
         """Segment flow [B, 2, *size] in pixels of `size`."""
@@ -108,6 +110,10 @@ class Amd(nn.Module):
         """S = f_A(X): soft segments [B, c, H/s, W/s] that sum to one, of an image [B, 3, H, W] in [0, 1]."""
         return torch.softmax(self.appearance(self.normalised(image)).float(), dim=1)
 
+    def segments(self, image: Tensor) -> Tensor:
+        """`masks` at the grid of the motion pathway's read-out, [B, c, H/4, W/4]."""
+        return self._on_motion_grid(self.masks(image))
+
     def normalised(self, image: Tensor) -> Tensor:
         """The image with the mean and deviation every network here is fed with."""
         return (image - self.mean) / self.std  # type: ignore[no-any-return, operator]
@@ -120,12 +126,26 @@ class Amd(nn.Module):
         """
         batch = len(first)
         both = torch.cat([first, second])
-        masks = self._on_motion_grid(self.masks(both))
-        pyramid = self.motion.pyramid(self.normalised(both))
-        swapped = [torch.cat([level[batch:], level[:batch]]) for level in pyramid]
-        pooled = segment_means(self.motion(pyramid, swapped).float(), masks)
+        masks = self.segments(both)
+        features, dense = self._motion(both)
+        pooled = segment_means(F.avg_pool2d(features, 2), masks)
         flows = self.readout(pooled).float() * _FLOW_UNIT_PX
-        return Segmented(masks[:batch], flows[:batch]), Segmented(masks[batch:], flows[batch:])
+        return (
+            Segmented(masks[:batch], flows[:batch], dense[:batch]),
+            Segmented(masks[batch:], flows[batch:], dense[batch:]),
+        )
+
+    def dense_flow(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """What the motion pathway finds on its own, both directions: [B, 2, H/2, W/2] in input pixels."""
+        _, dense = self._motion(torch.cat([first, second]))
+        return dense[: len(first)], dense[len(first) :]
+
+    def _motion(self, both: Tensor) -> tuple[Tensor, Tensor]:
+        half = len(both) // 2
+        pyramid = self.motion.pyramid(self.normalised(both))
+        swapped = [(torch.roll(x, half, 0), torch.roll(compared, half, 0)) for x, compared in pyramid]
+        features = self.motion(pyramid, swapped).float()
+        return features, features[:, -2:] * self.motion.unit_px
 
     def _on_motion_grid(self, masks: Tensor) -> Tensor:
         if self.appearance.stride == _MOTION_STRIDE:

@@ -16,6 +16,9 @@ from torch.nn import functional as F
 STRIDE = 4
 """Input pixels per cell of features and maps."""
 
+SEEN = (96, 160)
+"""Rows and columns at which whole frames are trained on and read."""
+
 LEAST_SIZE_PX = 32
 """Sides of an input must be multiples of this."""
 

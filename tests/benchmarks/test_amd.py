@@ -26,7 +26,9 @@ class _Red(torch.nn.Module):
         return torch.cat([1 - red, red], dim=1)
 
     def forward(self, first: "torch.Tensor", second: "torch.Tensor") -> tuple[Segmented, Segmented]:
-        return tuple(Segmented(self.masks(i), self.flows.expand(len(i), -1, -1)) for i in (first, second))  # type: ignore[return-value]
+        dense = torch.zeros(len(first), 2, first.shape[2] // 2, first.shape[3] // 2)
+        one, other = (Segmented(self.masks(i), self.flows.expand(len(i), -1, -1), dense) for i in (first, second))
+        return one, other
 
 
 def _footage(folder: Path) -> Path:
@@ -55,8 +57,31 @@ def test_the_segment_that_moves_is_scored_on_the_inner_frames(tmp_path: Path) ->
     ] == pytest.approx(row["J_flow"] / 2, abs=1e-3)
 
 
+def test_drawn_scenes_tell_the_links_apart() -> None:
+    scenes = amd.drawn_scenes(2)
+    pairs, shapes, flows = scenes
+    assert pairs.shape[:3] == (2, 2, 3)
+    assert shapes.shape == flows.shape[:3] == (2, *pairs.shape[3:])
+
+    class Perfect(_Red):
+        def masks(self, image: "torch.Tensor") -> "torch.Tensor":
+            red = torch.from_numpy(shapes).float()[:, None]
+            return torch.cat([1 - red, red], dim=1)
+
+        def dense_flow(self, first: "torch.Tensor", second: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
+            flow = torch.from_numpy(flows).permute(0, 3, 1, 2)
+            return flow, -flow
+
+    row = amd.score_scenes(Perfect(), 1, scenes)  # type: ignore[arg-type]
+    assert row["error_px"] == row["error_px_shapes"] == 0
+    assert row["still_px"] == pytest.approx(float(np.linalg.norm(flows, axis=3).mean()), rel=1e-5)
+    assert row["J_best_of_each"] == row["J_best_of_all"] == row["J_chosen"] == 1
+    assert amd.score_scenes(Perfect(), 0, scenes)["J_chosen"] == 0  # type: ignore[arg-type]
+
+
 def test_a_missing_model_and_an_unknown_cue_are_exit_codes(tmp_path: Path) -> None:
     assert amd.main(["--data", str(tmp_path), "--model", str(tmp_path / "none.pt")]) == 4
     assert amd.main(["--data", str(tmp_path)]) == 2
+    assert amd.main(["--ablation", "3"]) == 2
     assert background.main(["--data", str(tmp_path), "--cues", "telepathy"]) == 2
     assert background.main(["--data", str(tmp_path), "--cues", "uniform"]) == 3

@@ -4,6 +4,7 @@ import copy
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -13,8 +14,11 @@ from rich.console import Console  # noqa: E402
 from engine.errors import ModelError  # noqa: E402
 from learning import pretrain  # noqa: E402
 from learning.mug.batches import VideoBatches  # noqa: E402
+from learning.mug.bursts import SIZE  # noqa: E402
 from learning.mug.losses import WEIGHTS, bootstrapped_target  # noqa: E402
 from learning.mug.model import load_model  # noqa: E402
+from learning.mug.stills import Stills  # noqa: E402
+from learning.mug.tracking import cut, make_rare, response  # noqa: E402
 from learning.mug.train import GRANULARITIES, READ_OUT, Plan, Trainer, losses, run, total  # noqa: E402
 from learning.networks.mug import Mug, unrecorded_statistics  # noqa: E402
 from tests.learning.mug_parts import TINY, drawn_bursts  # noqa: E402
@@ -64,12 +68,13 @@ def test_the_second_round_learns_what_the_first_one_says(tmp_path: Path) -> None
     trainer = _trainer(tmp_path)
     tmp_path.mkdir(exist_ok=True)
     batch = trainer.batches.draw()
-    assert torch.equal(trainer.targets(batch), batch.initial)
+    images, initial = batch.images.flatten(0, 1), batch.initial.flatten(0, 1)
+    assert torch.equal(trainer.targets(images, initial), initial)
     trainer.enter_round(1)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        logits = trainer.average(batch.images.flatten(0, 1)).float()
-    said = torch.sigmoid(logits).reshape(batch.initial.shape)
-    assert torch.equal(trainer.targets(batch), bootstrapped_target(batch.initial, said))
+        logits = trainer.average(images.contiguous(memory_format=torch.channels_last)).float()
+    expected = bootstrapped_target(initial, torch.sigmoid(logits))
+    assert torch.equal(trainer.targets(images, initial), expected)
     assert trainer.rate_now() > 0
 
 
@@ -94,6 +99,47 @@ def test_without_the_frame_granularity_maps_teach_the_features_nothing() -> None
         assert any(p.grad is not None and bool(p.grad.any()) for p in network.backbone.parameters())
 
 
+def test_every_round_begins_with_single_frames_and_goes_on_with_videos(tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, steps=8, frames_first=0.5)
+    alone = []
+    train_step, frames_step = trainer.train_step, trainer.frames_step
+    trainer.train_step = lambda batch: (alone.append(False), train_step(batch))[1]  # type: ignore[method-assign]
+    trainer.frames_step = lambda: (alone.append(True), frames_step())[1]  # type: ignore[method-assign]
+    run(trainer, Console(quiet=True), save_every_s=1e9)
+    assert alone == [True, True, False, False] * 2
+    plan = {"steps": 8, "frames_first": 0.5, "granularities": GRANULARITIES[1:]}
+    assert not _trainer(tmp_path / "other", **plan).frames_alone
+
+
+def test_photographs_teach_the_frame_granularity(tmp_path: Path) -> None:
+    """Clips of squares over dark ground, photographs whose map is the bright half: it is found in photographs."""
+    images, maps = np.zeros((6, *SIZE, 3), np.uint8), np.zeros((6, SIZE[0] // 4, SIZE[1] // 4), np.uint8)
+    images[:, :, : SIZE[1] // 2] = np.linspace(120, 250, 6)[:, None, None, None].astype(np.uint8)
+    maps[:, :, : SIZE[1] // 8] = 255
+    plan = Plan(steps=60, batch=2, rate=1e-2, rounds=1, frames_first=0.9)
+    trainer = Trainer(drawn_bursts(), tmp_path, plan, seed=0, config=TINY, stills=Stills(images, maps))
+    first = [trainer.frames_step()["frame"] for _ in range(3)]
+    last = [trainer.frames_step()["frame"] for _ in range(40)][-3:]
+    assert sum(last) < 0.7 * sum(first)
+    assert set(trainer.train_step(trainer.batches.draw())) == {"total", *GRANULARITIES, READ_OUT}
+    drawn, initial = trainer.beside.draw(stills_only=True)  # type: ignore[union-attr]
+    bright = torch.nn.functional.avg_pool2d(drawn.mean(dim=1, keepdim=True), 4) > -1
+    assert torch.equal(bright.float(), initial)
+
+
+def test_responses_of_features_that_are_alike_everywhere_are_made_rare() -> None:
+    torch.manual_seed(0)
+    network = Mug(TINY).train()
+    frame, corner = torch.randn(3, 3, 96, 160), torch.tensor([[0, 0], [4, 7], [16, 32]])
+    with torch.no_grad(), unrecorded_statistics(network):
+        network.backbone.last.bias.fill_(50.0)
+        before = response(network, cut(network.backbone(frame), corner), network.backbone(frame))
+        make_rare(network, frame, corner)
+        after = response(network, cut(network.backbone(frame), corner), network.backbone(frame))
+    assert float(before.mean()) > 0.5
+    assert float(after.flatten(1).sum(dim=1).mean()) == pytest.approx(1.0, abs=0.5)
+
+
 def test_patches_leave_running_statistics_alone() -> None:
     network = Mug(TINY).train()
     before = copy.deepcopy(network.state_dict())
@@ -110,6 +156,7 @@ def test_patches_leave_running_statistics_alone() -> None:
     [
         (["--without", "colour"], "--without colour: unknown; choose of frame, short, long, video"),
         (["--minutes", "0"], "--minutes 0.0: must be above 0"),
+        (["--frames-first", "1"], "--frames-first 1: must be at least 0 and below 1"),
         (["--rounds", "0"], "--rounds 0: must be at least 1"),
         (["--steps", "1"], "--steps 1: must be at least the number of rounds, 2"),
         (["--batch", "1"], "--batch 1: must be at least 2"),

@@ -78,3 +78,16 @@ def test_drawn_pairs_show_shapes_that_move_against_the_ground() -> None:
     assert pair.images.shape == (2, 256, 448, 3)
     assert 0 < pair.foreground.mean() < 0.9
     assert np.abs(pair.images[0].astype(int) - pair.images[1]).mean() > 1
+
+
+def test_the_flow_of_a_drawn_pair_leads_from_the_later_frame_to_the_earlier_one() -> None:
+    for seed in range(3):
+        pair = drawn_pair(np.random.default_rng(seed), flat=True)
+        earlier, later = (cv2.GaussianBlur(image, (0, 0), 2).astype(np.float32) for image in pair.images)
+        x, y = np.meshgrid(np.arange(448, dtype=np.float32), np.arange(256, dtype=np.float32))
+        rebuilt = cv2.remap(earlier, x + pair.flow[..., 0], y + pair.flow[..., 1], cv2.INTER_LINEAR)
+        inner = cv2.erode(pair.foreground.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+        assert inner.any()
+        moved, still = (float(np.abs(later - image)[inner].mean()) for image in (rebuilt, earlier))
+        # Noise and exposure differ between the two frames.
+        assert moved < 0.6 * still

@@ -6,10 +6,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from learning.amd.losses import photometric, segment_flow, segment_means, ssim, visibility  # noqa: E402
-from learning.amd.objective import distances  # noqa: E402
+from learning.amd.measured import measured_flow  # noqa: E402
+from learning.amd.objective import affine_residuals, common_fate, distances, flow_distance  # noqa: E402
 from learning.amd.warp import inside, warp  # noqa: E402
 from learning.networks.amd import Segmented  # noqa: E402
 from learning.networks.amd_motion import cost_volume, expected_shift  # noqa: E402
+from tests.learning.amd.scenes import channels_first, moving_square  # noqa: E402
 
 RNG = np.random.default_rng(3)
 
@@ -144,7 +146,7 @@ def test_the_right_segments_and_flows_rebuild_better_than_wrong_ones() -> None:
 
     def loss(shift: float) -> float:
         flows = torch.tensor([[[0.0, 0.0], [shift, 0.0]]])
-        one, other = Segmented(masks[0], flows), Segmented(masks[1], -flows)
+        one, other = (Segmented(m, f, torch.zeros(1, 2, 16, 32)) for m, f in zip(masks, (flows, -flows), strict=True))
         return float(distances(one, other, *images, occlusion=False))
 
     assert loss(4.0) < 0.6 * min(loss(0.0), loss(-4.0), loss(8.0))
@@ -160,8 +162,72 @@ def test_cost_volume_compares_every_shift_and_expects_the_right_one() -> None:
     for index, (dy, dx) in enumerate(np.ndindex(5, 5)):
         for y, x in np.ndindex(7, 8):
             v, u = y + dy - 2, x + dx - 2
-            there = other[:, v, u] if 0 <= v < 7 and 0 <= u < 8 else np.zeros(6)
-            assert float(costs[0, index, y, x]) == pytest.approx(float((one[:, y, x] * there).mean()))
-    shift = expected_shift(costs * 6, 2)[0, :, 2:-3, 2:-3]
+            there = other[:, min(max(v, 0), 6), min(max(u, 0), 7)]
+            assert float(costs[0, index, y, x]) == pytest.approx(float((one[:, y, x] * there).sum()))
+    shift = expected_shift(costs, 2)[0, :, 2:-3, 2:-3]
     torch.testing.assert_close(shift[0].mean(), torch.tensor(2.0, dtype=shift.dtype), atol=0.3, rtol=0)
     torch.testing.assert_close(shift[1].mean(), torch.tensor(1.0, dtype=shift.dtype), atol=0.3, rtol=0)
+    flat = expected_shift(torch.zeros(1, 25, 2, 2), 2, calm=0.1)
+    torch.testing.assert_close(flat, torch.zeros(1, 2, 2, 2))
+
+
+def test_what_is_left_of_a_segments_motion_is_what_no_affine_one_explains() -> None:
+    rng = np.random.default_rng(0)
+    h, w = 6, 10
+    masks = rng.uniform(0.05, 1, (2, h, w))
+    flow = rng.normal(size=(2, h, w))
+    y, x = np.meshgrid(np.linspace(-1, 1, h), np.linspace(-1, 1, w), indexing="ij")
+    places = np.stack([np.ones_like(x), x, y], axis=-1).reshape(-1, 3)
+    expected = np.empty((2, h, w))
+    for m, mask in enumerate(masks):
+        weights = np.diag(mask.reshape(-1))
+        normal = places.T @ weights @ places + np.diag([1e-3, 0.02, 0.02]) * h * w
+        motion = places @ np.linalg.solve(normal, places.T @ weights @ flow.reshape(2, -1).T)
+        expected[m] = np.linalg.norm(flow.reshape(2, -1).T - motion, axis=1).reshape(h, w)
+    found = affine_residuals(torch.from_numpy(flow)[None], torch.from_numpy(masks)[None])[0]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+
+
+def test_masks_that_part_what_moves_differently_share_a_fate() -> None:
+    """A square goes right over a ground at rest: its own segment explains the flow, halves of the picture do not."""
+    flow = torch.zeros(1, 2, 8, 16)
+    flow[:, 0, 2:6, 4:8] = 2.0
+    right, wrong = torch.zeros(1, 2, 8, 16), torch.zeros(1, 2, 8, 16)
+    right[:, 1, 2:6, 4:8], wrong[:, 1, :, 8:] = 1, 1
+    right[:, 0], wrong[:, 0] = 1 - right[:, 1], 1 - wrong[:, 1]
+    assert float(common_fate(right, flow)) < 0.2
+    assert float(common_fate(wrong, flow)) > 0.5
+    hidden = torch.ones_like(flow[:, :1])
+    hidden[:, :, 2:6, 4:8] = 0
+    assert float(common_fate(wrong, flow, hidden)) == pytest.approx(0, abs=1e-5)
+    wrong.requires_grad_()
+    nothing = common_fate(wrong, flow, torch.zeros_like(hidden))
+    nothing.backward()
+    assert float(nothing.detach()) == 0
+    assert wrong.grad is not None
+    assert not wrong.grad.any()
+    # A segment that leans towards the square is drawn further.
+    lean = (0.5 + 0.2 * (right - 0.5)).requires_grad_()
+    common_fate(lean, flow).backward()
+    assert lean.grad is not None
+    drawn = lean.grad[:, 0] - lean.grad[:, 1]
+    assert bool((drawn[right[:, 1] > 0] > 0).all())
+    assert float(drawn[right[:, 1] == 0].mean()) < 0
+
+
+def test_flow_distance_is_the_mean_length_where_visible() -> None:
+    found, measured = torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, 2)
+    measured[0, :, 0, 0] = torch.tensor([3.0, 4.0])
+    measured[0, 0, 1, 1] = 100.0
+    visible = torch.tensor([[[[1.0, 1.0], [1.0, 0.0]]]])
+    assert float(flow_distance(found, measured, visible)) == pytest.approx(5 / 3)
+
+
+def test_the_measured_flow_leads_from_each_picture_to_the_other() -> None:
+    frames = channels_first(moving_square(2, seed=3))
+    first, second = (torch.from_numpy(frame)[None].float() / 255 for frame in frames)
+    there, back = measured_flow(first, second)
+    inside_square = (0, 0, slice(26, 38), slice(14, 24))
+    assert float(there[inside_square].median()) == pytest.approx(3, abs=0.5)
+    assert float(back[inside_square].median()) == pytest.approx(-3, abs=0.5)
+    assert float(there[0, :, :, 80:].abs().median()) < 0.2

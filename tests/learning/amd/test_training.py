@@ -58,6 +58,31 @@ def test_a_run_leaves_its_files_and_resumes_where_it_stopped(tmp_path: Path) -> 
         _trainer(tmp_path, 5, AmdConfig(segments=4))
 
 
+def test_a_run_begins_with_the_segments_and_stops_at_what_is_no_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cache(tmp_path / "cache")
+    trainer = AmdTrainer(Clips(tmp_path / "cache"), tmp_path, SMALL, steps=4, batch=2, segments_first=0.5)
+    pathways = [
+        [p.detach().clone() for p in m.parameters()] for m in (trainer.network.motion, trainer.network.appearance)
+    ]
+    trainer.train_step()
+    trainer.train_step()
+    still, moved = (
+        all(torch.equal(p, old) for p, old in zip(module.parameters(), before, strict=True))
+        for module, before in zip((trainer.network.motion, trainer.network.appearance), pathways, strict=True)
+    )
+    assert still
+    assert not moved
+    trainer.train_step()
+    assert not all(torch.equal(p, old) for p, old in zip(trainer.network.motion.parameters(), pathways[0], strict=True))
+    monkeypatch.setattr("learning.amd.pretrain.reconstruction", lambda *_, **__: torch.tensor(float("nan")))
+    with pytest.raises(ModelError, match="step 3: the loss is not a number"):
+        trainer.train_step()
+    with pytest.raises(UsageError, match="--segments-first 1"):
+        AmdTrainer(Clips(tmp_path / "cache"), tmp_path, SMALL, segments_first=1.0)
+
+
 def test_adaptation_rebuilds_unseen_pairs_of_its_video_better() -> None:
     frames = channels_first(moving_square(12))
     torch.manual_seed(0)
@@ -91,7 +116,7 @@ class _Known(torch.nn.Module):
     def forward(self, first: "torch.Tensor", second: "torch.Tensor") -> tuple[Segmented, Segmented]:
         masks = torch.zeros(len(first), 2, 4, 8)
         masks[:, 0, :, :6], masks[:, 1, :, 6:] = 1, 1
-        side = Segmented(masks, self.flows.expand(len(first), -1, -1))
+        side = Segmented(masks, self.flows.expand(len(first), -1, -1), torch.zeros(len(first), 2, 8, 16))
         return side, side
 
 
