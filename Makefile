@@ -37,19 +37,20 @@ bench: $(VENV)/.test  ## every number of the README, as JSON under $(BENCH)
 	$(BIN)/python -m benchmarks.slow_subscriber --json $(BENCH)/slow_subscriber.json
 	$(BIN)/python -m benchmarks.hot_swap --swaps 100 --json $(BENCH)/hot_swap.json
 	$(BIN)/python -m benchmarks.soak --json $(BENCH)/soak.json
-	$(BIN)/python -m benchmarks.soak --frames 100000 --size 120x160 --model small --json $(BENCH)/soak_long.json
+	$(BIN)/python -m benchmarks.soak --frames 100000 --size 120x160 --model small --fps 40 --fault-every 8 --json $(BENCH)/soak_long.json
 	$(BIN)/python -m benchmarks.soak --cameras 1 --fault-every 0 --frames 900 --json $(BENCH)/soak_one.json
 	$(BIN)/python -m benchmarks.soak --cameras 4 --fault-every 0 --frames 900 --json $(BENCH)/soak_four.json
-	$(BIN)/python -m benchmarks.preview_cost --json $(BENCH)/preview_cost.json
+	$(BIN)/python -m benchmarks.preview_cost --paces none --viewers 1 --pairs 54 --seconds 1 --json $(BENCH)/preview_cost.json
 	$(BIN)/python -m benchmarks.latency --backends all --devices all --json $(BENCH)/backends.json
-	$(BIN)/python -m benchmarks.cpu_use --json $(BENCH)/cpu_use.json
+	$(BIN)/python -m benchmarks.cpu_use --models fast default --threads 1 2 --json $(BENCH)/cpu_use.json
 	$(BIN)/python -m benchmarks.couplings --json $(BENCH)/couplings.json
 	$(BIN)/python -m benchmarks.sampling --json $(BENCH)/sampling.json
 	$(BIN)/python -m benchmarks.grasping --json $(BENCH)/grasping.json --work $(BENCH)/grasping
-	$(BIN)/python -m benchmarks.scale --clips $(SHARED)/clips/general --limit 24 --json $(BENCH)/scale.json
+	$(BIN)/python -m benchmarks.scale --clips $(SHARED)/clips --limit 40 --runs 1 --json $(BENCH)/scale.json
 	$(BIN)/python -m benchmarks.scale --davis $(SHARED)/davis_dev --json $(BENCH)/offline.json
 	$(BIN)/python -m benchmarks.unseen --json $(BENCH)/unseen.json --work $(BENCH)/unseen --data $(SHARED)
 	$(BIN)/python -m benchmarks.sampling_retrain --json $(BENCH)/sampling_retrain.json --work $(BENCH)/unseen --data $(SHARED)
+	$(BIN)/python -m benchmarks.acting --json $(BENCH)/acting.json --work $(BENCH)/acting --base '$(BENCH)/unseen/seed_{seed}/base.pt'
 	$(BIN)/python -m benchmarks.quality --data $(SHARED) --json $(BENCH)/quality.json --ablations \
 		--overlays $(BENCH)/overlays --contact-sheet $(BENCH)/worst.jpg
 	$(BIN)/python -m benchmarks.adaptation --data $(SHARED) --json $(BENCH)/adaptation.json
