@@ -8,15 +8,13 @@ import copy
 import sys
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from engine.errors import EngineError, ModelError, StoreError, UsageError
 from learning.amd.checkpoint import load_amd
 from learning.amd.clips import SIZE
-from learning.background_file import write_background
+from learning.background_file import difference, write_background
 from learning.networks.amd import MEAN, STD, Amd
 
 _TOLERANCE = 1e-3
@@ -77,21 +75,6 @@ def export(network: Amd, channel: int, out: Path, training: str, size: tuple[int
         raise StoreError(f"--out {out}: {error.strerror or error}: give a file that can be written") from None
     finally:
         part.unlink(missing_ok=True)
-    return worst
-
-
-def difference(module: BackgroundMap, path: Path, size: tuple[int, int]) -> float:
-    """Largest difference of a probability between a file and its network over four smooth random pictures."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    generator = torch.Generator().manual_seed(0)
-    worst = 0.0
-    for _ in range(4):
-        coarse = torch.randn(1, 3, size[0] // 8, size[1] // 8, generator=generator)
-        image = nn.functional.interpolate(coarse, size, mode="bilinear", align_corners=False)
-        with torch.no_grad():
-            expected = module(image).numpy()
-        found = session.run(["background"], {"image": image.numpy()})[0]
-        worst = max(worst, float(np.abs(found - expected).max()))
     return worst
 
 

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from engine.errors import EngineError, ModelError, StoreError, UsageError
-from learning.background_file import write_background
+from learning.background_file import difference, write_background
 from learning.batches import MEAN, STD
 from learning.mug.model import load_model, summary
 from learning.networks.mug import LEAST_SIZE_PX, SEEN, STRIDE, Mug
@@ -71,7 +70,7 @@ def export(model: Path, out: Path, size: tuple[int, int] = SEEN) -> float:
         )
         _store_in_half(graph)
         onnx.save(graph, part)
-        worst = difference(network, part, size)
+        worst = difference(lambda image: torch.sigmoid(-network(image)), part, size)
         if worst > _TOLERANCE:
             raise ModelError(f"{out}: differs from {model} by {worst:.4f} (limit {_TOLERANCE}): not written")
         part.replace(out)
@@ -79,21 +78,6 @@ def export(model: Path, out: Path, size: tuple[int, int] = SEEN) -> float:
         raise StoreError(f"--out {out}: {error.strerror or error}: give a file that can be written") from None
     finally:
         part.unlink(missing_ok=True)
-    return worst
-
-
-def difference(network: Mug, path: Path, size: tuple[int, int]) -> float:
-    """Largest difference of background probability between a file and a network over eight smooth random pictures."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    generator = torch.Generator().manual_seed(0)
-    worst = 0.0
-    for _ in range(8):
-        coarse = torch.randn(1, 3, size[0] // 16, size[1] // 16, generator=generator)
-        image = nn.functional.interpolate(coarse, size, mode="bilinear", align_corners=False)
-        with torch.no_grad():
-            expected = torch.sigmoid(-network(image)).numpy()
-        found = session.run(["background"], {"image": image.numpy()})[0]
-        worst = max(worst, float(np.abs(found - expected).max()))
     return worst
 
 

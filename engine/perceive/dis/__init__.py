@@ -1,4 +1,4 @@
-"""Dense inverse search (DIS) optical flow: what OpenCV computes, bit for bit, in half of its time.
+"""Dense inverse search (DIS) optical flow: what OpenCV computes, in less time.
 
 Nothing in here knows of models or of camera motion.
 """
