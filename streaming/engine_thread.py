@@ -1,25 +1,24 @@
-"""The engine at work: the perceive thread takes frames in turns, the engine thread decides, publishes and saves.
+"""The engine at work: frames already perceived are decided, published and saved.
 
-The perceive thread owns the accelerator. With cores to spare it sees the next frame while this one is decided; the
-scenes of a source are those of `Pipeline.step` either way. Whatever changes the engine is a call between two frames.
+The scenes of a source are those of `Pipeline.step`, whether the next frame is seen meanwhile or afterwards. Whatever
+changes the engine is a call between two frames.
 """
 
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, wait
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from engine.errors import EngineError, ModelError
 from engine.frame import Frame
-from engine.percepts import Percepts
 from engine.scene import Scene
 from streaming.clock import CLOCK
 from streaming.lane import Lane
+from streaming.perception import Item, Perceived, Perception
 from streaming.publisher import Publisher
 from streaming.report import Report
 from streaming.schedule import Call, Ended, Schedule, Taken
@@ -27,19 +26,6 @@ from streaming.sinks.background import BackgroundSink
 from streaming.wire import State
 
 T = TypeVar("T")
-
-_POLL_S = 0.25
-"""How often a thread that waits for the next frame looks whether it should stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Perceived:
-    """A frame that is seen and not yet decided."""
-
-    lane: Lane
-    frame: Frame
-    percepts: Percepts
-    in_hand_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +81,15 @@ class EngineThread:
         self.other_model: Callable[[ModelError], bool] = lambda error: False
         self._schedule = schedule
         self._sinks = list(sinks)
-        self._max_frames = max_frames
         self._on_frame = on_frame
         self._observers: list[Callable[[FrameDone], None]] = []
-        self._stop = threading.Event()
-        if overlap is None:
-            overlap = (os.cpu_count() or 1) > 2
-        self._turns = threading.Semaphore(3 if overlap else 1)
-        """Frames between capture and publishing: one decided, one waiting, one perceived."""
-        self._items: queue.SimpleQueue[Perceived | Ended | Call[Any] | BaseException | None] = queue.SimpleQueue()
+        self._perception = Perception(
+            schedule,
+            ahead=(os.cpu_count() or 1) > 2 if overlap is None else overlap,
+            max_frames=max_frames,
+            start_anew=self._start_anew,
+            other_model=lambda error: self.other_model(error),
+        )
         self._ident: int | None = None
         self._over = False
         self._problem: BaseException | None = None
@@ -112,7 +98,7 @@ class EngineThread:
 
     def stop(self) -> None:
         """End after the frame in hand; safe from signal handlers and other threads."""
-        self._stop.set()
+        self._perception.stop()
 
     def call(self, action: Callable[[], T], timeout_s: float = 5.0) -> T:
         """Run `action` in the engine thread between two frames: none is being perceived or waits to be decided.
@@ -152,16 +138,18 @@ class EngineThread:
             EngineError: what ended the run early; everything decided until then was published and saved.
         """
         self._ident, self.alive = threading.get_ident(), True
-        perceive = threading.Thread(target=self._perceive, name="perceive", daemon=True)
-        perceive.start()
+        items = self._perception.items()
         try:
-            while (item := self._items.get()) is not None:
+            for item in items:
                 self._do(item)
         except BaseException as error:
             self._problem = self._problem or error
         self.alive = False
-        self._stop.set()
-        self._leave(perceive)
+        items.close()
+        self._perception.leave()
+        self._over = True
+        while (call := self._schedule.next_call()) is not None:
+            call.refuse("the engine has ended")
         finish()
         for sink in self._sinks:
             self.attempt(sink.close)
@@ -216,68 +204,7 @@ class EngineThread:
             self._problem = self._problem or error
             return None
 
-    def _perceive(self) -> None:
-        """The perceive thread: calls and frames, in order, to the engine thread."""
-        frames = 0
-        in_hand: Taken | None = None
-        try:
-            while not self._stop.is_set() and frames != self._max_frames:
-                if (call := self._schedule.next_call()) is not None:
-                    self._hand_over(call)
-                    continue
-                # A frame is taken once the engine has room for it: until then a newer one may replace it.
-                if not self._turns.acquire(timeout=_POLL_S):
-                    continue
-                found = self._schedule.next_frame(_POLL_S)
-                if not isinstance(found, Taken):
-                    self._turns.release()
-                    if found is not None:
-                        self._items.put(found)
-                    elif self._schedule.finished:
-                        break
-                    continue
-                in_hand, in_hand_s = found, time.perf_counter()
-                if found.before != "none":
-                    anew: Call[None] = Call(lambda taken=found: self._start_anew(taken))  # type: ignore[misc]
-                    self._hand_over(anew)
-                    anew.answer.result()
-                percepts = self._see(found)
-                self._items.put(Perceived(found.lane, found.frame, percepts, in_hand_s))
-                in_hand = None
-                frames += 1
-        except EngineError as error:
-            self._items.put(error)
-        except Exception as error:
-            failure = ModelError(f"perception failed: {type(error).__name__} {' '.join(str(error).split())[:200]}")
-            failure.__cause__ = error
-            self._items.put(failure)
-        finally:
-            if in_hand is not None:
-                in_hand.lane.feed.count_drop("failed")
-            self._items.put(None)
-
-    def _see(self, taken: Taken) -> Percepts:
-        """Percepts of a frame; when the model fails on it, those of another model if there is one to go back to."""
-        pipeline = taken.lane.pipeline
-        try:
-            return pipeline.perceive(taken.frame)
-        except ModelError as error:
-            failure = error
-        other: Call[bool] = Call(lambda: self.other_model(failure))
-        self._hand_over(other)
-        if not other.answer.result():
-            raise failure
-        return pipeline.perceive(taken.frame)
-
-    def _hand_over(self, call: Call[Any]) -> None:
-        """Let the engine thread do something while nothing is perceived, and wait for it."""
-        self._items.put(call)
-        # The engine thread answers every call, also while it ends.
-        wait([call.answer])
-
-    def _do(self, item: Perceived | Ended | Call[Any] | BaseException) -> None:
-        if isinstance(item, BaseException):
-            raise item
+    def _do(self, item: Item) -> None:
         if isinstance(item, Call):
             item.run()
         elif isinstance(item, Ended):
@@ -290,7 +217,7 @@ class EngineThread:
                 if item.lane.frames == published:
                     item.lane.feed.count_drop("failed")
                 raise
-            self._turns.release()
+            self._perception.done()
         if self._problem is not None:
             raise self._problem
 
@@ -323,18 +250,3 @@ class EngineThread:
         # Behind a silence the world is the same one, and objects are remembered by their looks; behind a new
         # connection it may be another camera.
         self.publish_flushed(taken.lane, pipeline.cut() if taken.before == "gap" else pipeline.reset())
-
-    def _leave(self, perceive: threading.Thread) -> None:
-        """Let the perceive thread end; frames it still has in hand are counted, calls are refused."""
-        while perceive.is_alive() or not self._items.empty():
-            try:
-                item = self._items.get(timeout=0.05)
-            except queue.Empty:
-                continue
-            if isinstance(item, Perceived):
-                item.lane.feed.count_drop("stopped")
-            elif isinstance(item, Call):
-                item.refuse("the engine has ended")
-        self._over = True
-        while (call := self._schedule.next_call()) is not None:
-            call.refuse("the engine has ended")
