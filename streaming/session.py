@@ -1,6 +1,6 @@
 """Several sources through one engine, and everything other threads may ask of it while it runs.
 
-lanes (feed + pipeline each) -> Schedule -> perceive thread -> engine thread (`Session.run`) -> publisher, sinks
+lanes (feed + pipeline each) -> Schedule -> Perception -> engine thread (`Session.run`) -> publisher, sinks
 """
 
 import threading
