@@ -61,8 +61,8 @@ COUPLED = {
     name: {
         **_ALL_ON,
         "seeds.refresh_frames": 0 if name == "never" else int(name),
-        # Seeds in every frame, or every second k would mean another one; and nothing learned may expire, or the
-        # rows that seldom learn would not be scored where they are worst.
+        # Seeds in every frame, or k would count looks instead; and nothing learned may expire, or the rows that
+        # seldom learn would not be scored where they are worst.
         "seeds.look_frames": 1,
         "seeds.active_frames": _FOREVER,
     }
