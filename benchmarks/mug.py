@@ -28,7 +28,7 @@ from rich.table import Table
 from benchmarks import machine
 from benchmarks.davis import Sequence, sequences
 from benchmarks.measures import InstanceScore, SequenceScore, boundary_f, iou
-from benchmarks.mug_ablations import train_missing, variants
+from benchmarks.mug_ablations import HELD, held_out, train_missing, variants
 from benchmarks.options import at_least
 from engine.config import EngineConfig
 from engine.errors import EngineError, SourceError, UsageError
@@ -196,13 +196,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def ablation_rows(options: argparse.Namespace, footage: list[Sequence]) -> dict[str, Any]:
-    """Mean J and F of every variant of the training at the same number of steps."""
+    """Mean J and F of every variant of the training at the same number of steps, and its figures on held-out clips."""
     train_missing(options.ablations, options.clips, options.cache, options.steps)
     rows = {}
     for name, folder in variants(options.ablations).items():
         model = {"model": load_model(folder / "model.pt")}
         each = {s.name: object_level(s, model, options.every, False) for s in footage}
-        rows[name] = {key.removeprefix("model, "): value for key, value in mean_rows(each).items()}
+        found: dict[str, Any] = {key.removeprefix("model, "): value for key, value in mean_rows(each).items()}
+        rows[name] = found | held_out(folder)
     return rows
 
 
@@ -223,9 +224,11 @@ def show(content: dict[str, Any], console: Console) -> None:
         _by_sequence(rows, "one-shot: the first frame's labels handed on", console)
     if "ablations" in content:
         title = "ablations, means over sequences, equal numbers of steps"
-        table = Table("variant", *(f"{name} {key}" for name in READ_OUTS for key in "JF"), title=title)
+        held = [f"held {name}" for name in HELD]
+        table = Table("variant", *held, *(f"{name} {key}" for name in READ_OUTS for key in "JF"), title=title)
         for name, row in content["ablations"].items():
-            table.add_row(name, *(f"{row[read_out][key]:.3f}" for read_out in READ_OUTS for key in "JF"))
+            clips = [f"{row[key]:.3f}" if key in row else "" for key in held]
+            table.add_row(name, *clips, *(f"{row[read_out][key]:.3f}" for read_out in READ_OUTS for key in "JF"))
         console.print(table)
 
 

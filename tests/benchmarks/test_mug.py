@@ -1,6 +1,7 @@
 """The report on MuG: figures of known maps, every part on a tiny sequence, and what it refuses."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from benchmarks import mug  # noqa: E402
-from benchmarks.mug_ablations import OPTIONS, variants  # noqa: E402
+from benchmarks.mug_ablations import OPTIONS, held_out, variants  # noqa: E402
+from learning.networks.mug import Mug  # noqa: E402
 
 
 @pytest.fixture
@@ -64,8 +66,35 @@ def test_a_variant_counts_once_it_has_been_trained_to_its_end(tmp_path: Path) ->
     (tmp_path / "full" / "report.html").touch()
     assert variants(tmp_path) == {"full": tmp_path / "full"}
     assert set(OPTIONS) == {
-        "full", "without-frame", "without-short", "without-long", "without-video", "one-round", "three-rounds",
+        "full", "full-seed-1", "full-seed-2", "without-frame", "without-short", "without-long", "without-video",
+        "one-round", "three-rounds",
     }  # fmt: skip
+    assert len({tuple(told) for told in OPTIONS.values()}) == len(OPTIONS)
+
+
+def test_held_out_figures_are_those_at_the_end(tmp_path: Path) -> None:
+    assert held_out(tmp_path) == {}
+    history = [{"step": 1, "held agreement": 0.2}, {"step": 9, "held agreement": 0.5, "held long": -0.3, "total": 1.0}]
+    (tmp_path / "history.json").write_text(json.dumps(history))
+    assert held_out(tmp_path) == {"held agreement": 0.5, "held long": -0.3}
+
+
+def test_trained_variants_are_scored_without_clips(
+    sequence_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, report = tmp_path / "runs", tmp_path / "out.json"
+    (runs / "full").mkdir(parents=True)
+    torch.manual_seed(0)
+    content = {"objective": "mug", "config": asdict(Mug().config), "state": Mug().state_dict(), "training": {}}
+    torch.save(content, runs / "full" / "model.pt")
+    (runs / "full" / "report.html").touch()
+    (runs / "full" / "history.json").write_text(json.dumps([{"held agreement": 0.25}]))
+    arguments = ["--data", str(sequence_folder), "--parts", "", "--ablations", str(runs), "--json", str(report)]
+    assert mug.main(arguments) == 0
+    row = json.loads(report.read_text())["ablations"]["full"]
+    assert row["held agreement"] == 0.25
+    assert set(row) == {"held agreement", *mug.READ_OUTS}
+    assert "0.250" in capsys.readouterr().out
 
 
 def test_what_cannot_be_measured_is_said_in_one_line(sequence_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,8 +17,9 @@ from learning.mug import export  # noqa: E402
 from learning.mug.instances import InstanceReadOut, instances  # noqa: E402
 from learning.mug.model import load_model, to_input  # noqa: E402
 from learning.mug.one_shot import OneShot  # noqa: E402
+from learning.mug.plan import Plan  # noqa: E402
 from learning.mug.readout import ObjectReadOut, features, whole_video  # noqa: E402
-from learning.mug.train import Plan, Trainer  # noqa: E402
+from learning.mug.trainer import Trainer  # noqa: E402
 from learning.networks.mug import Mug  # noqa: E402
 from tests.learning.mug_parts import TINY, drawn_bursts  # noqa: E402
 

@@ -17,9 +17,11 @@ from learning.mug.batches import VideoBatches  # noqa: E402
 from learning.mug.bursts import SIZE  # noqa: E402
 from learning.mug.losses import WEIGHTS, bootstrapped_target  # noqa: E402
 from learning.mug.model import load_model  # noqa: E402
+from learning.mug.plan import GRANULARITIES, Plan  # noqa: E402
 from learning.mug.stills import Stills  # noqa: E402
 from learning.mug.tracking import cut, make_rare, response  # noqa: E402
-from learning.mug.train import GRANULARITIES, READ_OUT, Plan, Trainer, losses, run, total  # noqa: E402
+from learning.mug.train import run  # noqa: E402
+from learning.mug.trainer import READ_OUT, Trainer, losses, total  # noqa: E402
 from learning.networks.mug import Mug, unrecorded_statistics  # noqa: E402
 from tests.learning.mug_parts import TINY, drawn_bursts  # noqa: E402
 
