@@ -3,6 +3,7 @@
     python -m benchmarks.amd --model MODEL.pt --data DATA [--json FILE] [--iterations 100] [--stills 100] [--only A,B]
     python -m benchmarks.amd --model MODEL.pt --scenes 128 [--json FILE]
     python -m benchmarks.amd --ablation 3,4,5,6,8 --clips CLIPS [--scenes 128] [--data DATA] [--steps 300] [--work DIR]
+    python -m benchmarks.amd --semantic 100,400 --model MODEL.pt --data DATA [--stills 600] [--seeds 0,1,2]
 
 DATA holds davis_dev/ and, for stills, people/ animals/ coco/ bins/. No annotation is seen by anything but the score.
 Rules by which the object's segment is found: `flow` largest mean segment flow of the video (the paper's), `relative`
@@ -10,6 +11,7 @@ the same less what the picture as a whole does, `training` the segment that move
 the segment that fits the annotation best (not a result: what a perfect rule would reach).
 Drawn scenes (`--scenes`) show which link is weak: the flow the motion pathway finds, against the true one; the segment
 that fits the shapes best in each scene, and over all scenes; the segment that the rule chooses. They score nothing.
+Fine-tuning (`--semantic`, numbers of updates) needs people/ and animals/ of DATA: see `benchmarks.amd_semantic`.
 """
 
 import argparse
@@ -30,10 +32,10 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
-from benchmarks import machine
+from benchmarks import amd_semantic, machine
 from benchmarks.davis import Sequence, read_ids, read_image, sequences
 from benchmarks.measures import boundary_f, iou
-from benchmarks.options import at_least
+from benchmarks.options import at_least, seed_list
 from engine.errors import EngineError, SourceError, UsageError
 from learning.amd.adapt import Adaptation, adapt, fit, object_masks, segments, video_motion
 from learning.amd.channel import RULES
@@ -278,6 +280,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames", type=at_least(3), metavar="N", help="first N frames of every sequence only")
     parser.add_argument("--every", type=at_least(1), default=1, metavar="N", help="score one frame in N")
     parser.add_argument("--ablation", type=_counts, metavar="C,C", help="train with so many segments each instead")
+    parser.add_argument("--semantic", type=_counts, metavar="N,N", help="fine-tune on classes, so many updates each")
+    parser.add_argument("--seeds", type=seed_list, default=[0, 1, 2], metavar="S,S", help="for --semantic")
     parser.add_argument("--clips", type=Path, help="for --ablation: folder of unlabelled videos")
     parser.add_argument("--cache", type=Path, help="for --ablation: decoded frames")
     parser.add_argument("--drawn", type=int, default=0, help="for --ablation: pairs of drawn scenes")
@@ -305,6 +309,14 @@ def main(arguments: list[str] | None = None) -> int:
                 raise UsageError("--model is missing: give a model.pt, or --ablation")
             network, fixed, training = load_amd(options.model)
             content["training"] = {k: v for k, v in training.items() if k != "history"}
+            if options.semantic:
+                if options.data is None or not options.seeds:
+                    raise UsageError("--semantic: needs --data, and a seed at least")
+                parts = options.stills, options.semantic, options.seeds
+                content["semantic"] = amd_semantic.measure(network, options.data, *parts, console)
+                amd_semantic.show(content["semantic"], console)
+                machine.write_report(options.json, content)
+                return 0
             if options.scenes:
                 torch.manual_seed(0)
                 scenes = drawn_scenes(options.scenes)

@@ -240,7 +240,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--base", type=Path, required=True, metavar="MODEL.pt", help="AMD to begin with")
     parser.add_argument("--share", type=float, default=OnlineSettings.share, help="of one core (default 0.25)")
     parser.add_argument("--rate", type=float, default=OnlineSettings.rate, help="of Adam (default 1e-4)")
-    parser.add_argument("--channel", default=OnlineSettings.channel, help=" | ".join(RULES))
+    parser.add_argument("--channel", help=f"{' | '.join(RULES)} (default: the rule that the base was made with)")
     parser.add_argument("--rounds", type=int, help="end after so many rounds (default: never)")
     parser.add_argument("--every", type=float, default=5.0, metavar="S", help="between two looks for new frames")
     parser.add_argument("--idle-timeout", type=float, metavar="S", help="end when no new frame came for so long")
@@ -250,8 +250,9 @@ def main(argv: list[str] | None = None) -> int:
             value = getattr(args, name)
             if value is not None and value <= 0:
                 raise UsageError(f"--{name.replace('_', '-')} {value:g}: must be above 0")
-        settings = OnlineSettings(share=args.share, rate=args.rate, channel=args.channel)
-        network, _, _ = load_amd(args.base)
+        network, _, training = load_amd(args.base)
+        rule = args.channel or training.get("channel_rule", OnlineSettings.channel)
+        settings = OnlineSettings(share=args.share, rate=args.rate, channel=rule)
         _make_room_for_others()
         follow_store(
             OnlineLearner(network, settings),
@@ -296,6 +297,7 @@ def follow_store(
                 break
             time.sleep(every_s)
             continue
+        print(f"round {done + 1}: learns from {len(learner.teach)} pairs, {len(learner.hold)} judge", flush=True)
         verdict = learner.round(throttle)
         done += 1
         refused = {**learner.teach.refused}

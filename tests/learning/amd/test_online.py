@@ -14,6 +14,7 @@ pytest.importorskip("pycocotools")
 from engine.perceive.background import BackgroundNetwork, UniformBackground  # noqa: E402
 from engine.registry import Registry  # noqa: E402
 from learning.amd import export as command  # noqa: E402
+from learning.amd import online  # noqa: E402
 from learning.amd.checkpoint import model_content  # noqa: E402
 from learning.amd.export import BackgroundMap, export  # noqa: E402
 from learning.amd.gate import PairBuffer, defect, judge  # noqa: E402
@@ -177,3 +178,17 @@ def test_work_is_followed_by_rest_in_proportion(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("learning.amd.online.time.sleep", slept.append)
     Throttle(0.25)(0.2)
     assert slept == [pytest.approx(0.6)]
+
+
+def test_the_rule_is_the_one_the_base_was_made_with(
+    network: Amd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("learning.amd.online._make_room_for_others", lambda: None)
+    monkeypatch.setattr("learning.amd.online.follow_store", lambda learner, *_: seen.append(learner.settings.channel))
+    torch.save(model_content(network, 1, {"channel_rule": "relative"}), tmp_path / "base.pt")
+    arguments = ["--store", "none.db", "--registry", str(tmp_path / "registry"), "--base", str(tmp_path / "base.pt")]
+    assert online.main(arguments) == 0
+    assert online.main([*arguments, "--channel", "flow"]) == 0
+    assert seen == ["relative", "flow"]
+    assert online.main([*arguments, "--channel", "luck"]) == 2
