@@ -21,7 +21,7 @@ class SeedsConfig:
     propagate: bool = True  # the last final mask of each object, moved along the flow, is a candidate
     refine: bool = False  # edge-aware filter of P_FG: on the working grid it costs small objects more than it mends
 
-    look_frames: int = 4  # seeds are looked for in every so many frames: a quarter of the time, and as good as every one
+    look_frames: int = 4  # seeds are looked for in every so many frames: a quarter of the time, as good as every one
     seeds: int = 100  # N_S of the paper
     window_px: int = 0  # side of the window whose minimum is a candidate; 0: from the grid (5 at 64 rows, 9 at 480)
     background_share: int = 5  # N_BG = N_S / 5 of the paper
