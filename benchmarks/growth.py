@@ -14,6 +14,8 @@ from scipy import stats
 _WARM_UP = 0.25
 """Share of the frames after which every bounded buffer is full and every library loaded."""
 
+_LAST_HALF = 0.5
+
 _BLOCKS = 20
 """Neighbouring samples are alike: a slope through the medians of so many stretches does not take them for evidence."""
 
@@ -65,10 +67,20 @@ class Sample:
         return cls(time.monotonic(), frames, reconnects, anon_mb, file_mb, threads, sockets, len(targets))
 
 
-def after_warm_up(samples: list[Sample]) -> list[Sample]:
-    """Those of the last three quarters of the frames."""
+def from_share(samples: list[Sample], share: float) -> list[Sample]:
+    """Those taken when at least `share` of all frames were processed."""
     total = samples[-1].frames if samples else 0
-    return [sample for sample in samples if sample.frames >= _WARM_UP * total]
+    return [sample for sample in samples if sample.frames >= share * total]
+
+
+def grown_kb(samples: list[Sample]) -> float | None:
+    """`anon_mb` of the last stretch less that of the first one, in KB; medians of as many stretches as a slope has."""
+    count = min(_BLOCKS, len(samples))
+    if count < 2:
+        return None
+    size = len(samples) // count
+    first, last = (statistics.median(sample.anon_mb for sample in part) for part in (samples[:size], samples[-size:]))
+    return round((last - first) * 1024, 1)
 
 
 def slope(samples: list[Sample], per: str, scale: float) -> dict[str, float | None]:
@@ -91,14 +103,20 @@ def slope(samples: list[Sample], per: str, scale: float) -> dict[str, float | No
 def growth(samples: list[Sample]) -> dict[str, Any]:
     """Growth of the memory after the warm-up, medians of second and last quarter of what is held, and the most.
 
+    A leak grows as fast in the last half of a run as before; what fills up to a bound does not, but a straight line
+    through all of it does not tell. So the last half has a slope of its own, and both parts say by how much they grew.
+    Neighbouring stretches share their high-water marks: the intervals are rather too narrow.
+
     `kb_per_reconnect` lays all growth at the door of the reconnects: they come as steadily as the frames, and no line
     tells which of the two it was. A run without faults does.
     """
-    kept = after_warm_up(samples)
+    kept, half = from_share(samples, _WARM_UP), from_share(samples, _LAST_HALF)
     result: dict[str, Any] = {
         "measured": "anonymous memory after the warm-up; pages of programs and libraries are not in it",
         "warm_up_frames": kept[0].frames if kept else 0,
         "kb_per_1000_frames": slope(kept, "frames", 1000.0),
+        "last_half_kb_per_1000_frames": slope(half, "frames", 1000.0),
+        "grown_kb": {"after_warm_up": grown_kb(kept), "last_half": grown_kb(half)},
         "kb_per_reconnect": slope(kept, "reconnects", 1.0),
     }
     quarter = max(1, len(samples) // 4)

@@ -5,7 +5,8 @@
 The engine runs as a process of its own with a subscriber attached, and is looked at every two seconds. Its cameras are
 servers of motion JPEG in this process, which are cut in the middle of a picture, stall, die and start again, or send
 corrupt pictures, at random. Growth is that of the anonymous memory after the first quarter of the frames, until which
-buffers fill and libraries load: a line with its 95 % interval, per frame and per reconnect.
+buffers fill and libraries load: a line with its 95 % interval, per frame and per reconnect; and once more over the last
+half of the frames, where what fills up to a bound has stopped and a leak has not.
 
 `--cameras 0` runs the built-in scene as fast as it goes instead, without faults; `--cameras 4 --fault-every 0` tells
 what four good cameras cost: `received_ms` is capture to mask in the subscriber.

@@ -205,7 +205,8 @@ class IdentityBook:
             for j, mask in zip(carried, moved, strict=True):
                 # Flow that is not its own must not wipe out an object that only stopped or hides.
                 if mask.any():
-                    self._tracks[j] = dataclasses.replace(self._tracks[j], mask=mask)
+                    # A copy: a view would keep the masks of all who were in sight for as long as one of them is known.
+                    self._tracks[j] = dataclasses.replace(self._tracks[j], mask=mask.copy())
         return carried
 
     def _in_sight(

@@ -60,11 +60,11 @@ def sightings_of(percepts: Percepts, members: tuple[int, ...]) -> list[Sighting]
     return [
         Sighting(
             member=member,
-            # A copy: a view would keep the masks of the whole frame alive as long as the track.
+            # Copies: views would keep masks and looks of the whole frame alive as long as the track.
             mask=masks[i].copy(),
             area=int(place[i, 0]),
             place=place[i, 1:],
-            look=looks[i] if looks is not None and place[i, 0] else None,
+            look=looks[i].copy() if looks is not None and place[i, 0] else None,
             embedding=means[i, 1:].astype(np.float32) if len(channels) and place[i, 0] else None,
             foreground=float(1.0 - means[i, 0]) if place[i, 0] else 0.0,
             score=float(percepts.scores[member]),

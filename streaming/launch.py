@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import gc
 import logging
 import signal
 import sys
@@ -17,13 +16,16 @@ import cv2
 
 from engine.config import EngineConfig
 from engine.errors import EngineError, ModelError
+from engine.frame import Frame
 from engine.perceive.background import BackgroundCue
 from engine.perceive.flow_network import FlowNetwork
 from engine.perceive.network import Network, resolve_model
 from engine.pipeline import warm_up
 from engine.registry.check import try_out
+from engine.scene import Scene
 from streaming.background_watch import WatchedBackground, open_cue
 from streaming.feed import Timeouts
+from streaming.heap import Heap, limit_arenas
 from streaming.keys import load_server
 from streaming.lane import Lane
 from streaming.lane_factory import LaneFactory
@@ -83,6 +85,8 @@ def launch(options: argparse.Namespace, config: EngineConfig, source_texts: Sequ
         require_mcap()
     if options.rerun is not None:
         require_rerun()
+    limit_arenas()
+    heap = Heap()
     cv2.setNumThreads(config.perceive.opencv_threads)
     # A stage that comes back from native code waits this long for the interpreter; the default is 5 ms.
     sys.setswitchinterval(0.0005)
@@ -112,11 +116,14 @@ def launch(options: argparse.Namespace, config: EngineConfig, source_texts: Sequ
             outputs.record = open_record(options.record, config.record)
             outputs.sinks.append(outputs.record)
         _warm_up(config, network, flow, background)
-        # What lives now lives to the end: without it a full collection takes a millisecond, not the time of two frames.
-        gc.collect()
-        gc.freeze()
+        heap.settle()
         title = ", ".join(lane.feed.uri for lane in lanes)
         with RunProgress(title, _total(lanes, options.max_frames), report) as progress:
+
+            def count(_: Frame, scenes: list[Scene]) -> None:
+                progress.update(scenes)
+                heap.frame()
+
             session = Session(
                 lanes,
                 report,
@@ -124,7 +131,7 @@ def launch(options: argparse.Namespace, config: EngineConfig, source_texts: Sequ
                 publisher=outputs.publisher,
                 sinks=outputs.sinks,
                 max_frames=options.max_frames,
-                on_frame=lambda _, scenes: progress.update(scenes),
+                on_frame=count,
                 overlap=config.perceive.overlap,
             )
             # What serves the running session (control, metrics, page, registry watcher) is entered here; it

@@ -46,6 +46,22 @@ def test_a_leak_is_told_per_thousand_frames_and_buffers_that_fill_are_none() -> 
         assert found["warm_up_frames"] == pytest.approx(0.25 * 50 * 1000, abs=50)
 
 
+def test_what_fills_up_to_a_bound_is_told_from_a_leak_by_the_last_half() -> None:
+    leak = growth(samples(40.0))
+    assert leak["last_half_kb_per_1000_frames"]["kb"] == pytest.approx(40.0, abs=0.5)
+    # Medians of stretches of a twentieth, so nineteen twentieths of what came in 37,500 and in 25,000 frames.
+    assert leak["grown_kb"]["after_warm_up"] == pytest.approx(0.95 * 40.0 * 37.5, rel=0.02)
+    assert leak["grown_kb"]["last_half"] == pytest.approx(0.95 * 40.0 * 25.0, rel=0.02)
+    filling = [
+        dataclasses.replace(sample, anon_mb=160.0 + min(sample.frames, 25_000) / 5_000) for sample in samples(0.0)
+    ]
+    told = growth(filling)
+    assert told["kb_per_1000_frames"]["low"] > 0
+    assert told["last_half_kb_per_1000_frames"]["kb"] == pytest.approx(0.0, abs=0.01)
+    assert told["grown_kb"]["after_warm_up"] > 2000
+    assert told["grown_kb"]["last_half"] == pytest.approx(0.0, abs=1.0)
+
+
 def test_growth_per_reconnect_is_what_each_would_have_cost() -> None:
     # One reconnect in four looks, that is, in 200 frames: five share what 1000 frames grow by.
     told = growth(samples(40.0))["kb_per_reconnect"]
@@ -73,6 +89,7 @@ def test_a_thread_too_many_shows_in_the_last_quarter() -> None:
 def test_too_short_a_run_has_no_slope() -> None:
     assert growth(samples(0.0)[:2])["kb_per_1000_frames"] == {"kb": None, "low": None, "high": None}
     assert growth([])["threads"]["max"] == 0
+    assert growth([])["grown_kb"] == {"after_warm_up": None, "last_half": None}
 
 
 def test_the_curve_is_short_and_covers_the_run() -> None:

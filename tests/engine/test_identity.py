@@ -200,6 +200,19 @@ def test_ten_thousand_frames_of_passers_by_leave_a_bounded_memory() -> None:
     assert len(book._recognised) <= config.remembered
 
 
+def test_who_is_out_of_sight_keeps_its_own_pixels_and_looks_and_no_whole_frame() -> None:
+    book = IdentityBook(IdentityConfig())
+    places = [(15.0, 15.0, RED), (15.0, 60.0, BLUE), (45.0, 20.0, GREEN), (45.0, 80.0, GRAY)]
+    watch(book, 0, 12, places)
+    watch(book, 12, 30, places[:1])  # longer than the others are carried along
+    assert len(book._tracks) == 4
+    for array in (array for track in book._tracks for array in (track.mask, track.memory.samples)):
+        whole = array
+        while isinstance(whole.base, np.ndarray):
+            whole = whole.base
+        assert whole.nbytes == array.nbytes
+
+
 def test_looking_ahead_changes_nothing_and_promises_the_ids_that_come() -> None:
     book = IdentityBook(IdentityConfig())
     items: list[Item] = [(20, 20, RED), (40, 80, BLUE)]
