@@ -262,7 +262,9 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     # A background network without masks is what is placed here, on purpose.
-    logging.getLogger("unseen").setLevel(logging.ERROR)
+    log = logging.getLogger("unseen")
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
         if not (options.data or options.poison or options.source):
             raise UsageError("nothing to measure: give --data, --poison or --source")
@@ -274,6 +276,8 @@ def main(arguments: list[str] | None = None) -> int:
     except EngineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    finally:
+        log.setLevel(level)
     return 0
 
 
