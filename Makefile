@@ -38,6 +38,7 @@ bench: $(VENV)/.test  ## every number of the README, as JSON under $(BENCH)
 	$(BIN)/python -m benchmarks.hot_swap --swaps 100 --json $(BENCH)/hot_swap.json
 	$(BIN)/python -m benchmarks.soak --json $(BENCH)/soak.json
 	$(BIN)/python -m benchmarks.soak --frames 100000 --size 120x160 --model small --fps 40 --fault-every 8 --json $(BENCH)/soak_long.json
+	$(BIN)/python -m benchmarks.soak --cameras 0 --frames 100000 --size 120x160 --model small --fault-every 0 --json $(BENCH)/soak_still.json
 	$(BIN)/python -m benchmarks.soak --cameras 1 --fault-every 0 --frames 900 --json $(BENCH)/soak_one.json
 	$(BIN)/python -m benchmarks.soak --cameras 4 --fault-every 0 --frames 900 --json $(BENCH)/soak_four.json
 	$(BIN)/python -m benchmarks.preview_cost --paces none --viewers 1 --pairs 54 --seconds 1 --json $(BENCH)/preview_cost.json
@@ -49,7 +50,7 @@ bench: $(VENV)/.test  ## every number of the README, as JSON under $(BENCH)
 	$(BIN)/python -m benchmarks.scale --clips $(SHARED)/clips --limit 40 --runs 1 --json $(BENCH)/scale.json
 	$(BIN)/python -m benchmarks.scale --davis $(SHARED)/davis_dev --json $(BENCH)/offline.json
 	$(BIN)/python -m benchmarks.unseen --json $(BENCH)/unseen.json --work $(BENCH)/unseen --data $(SHARED)
-	$(BIN)/python -m benchmarks.sampling_retrain --json $(BENCH)/sampling_retrain.json --work $(BENCH)/unseen --data $(SHARED)
+	$(BIN)/python -m benchmarks.sampling_retrain --visits 240 --json $(BENCH)/sampling_retrain.json --work $(BENCH)/unseen --data $(SHARED)
 	$(BIN)/python -m benchmarks.acting --json $(BENCH)/acting.json --work $(BENCH)/acting --base '$(BENCH)/unseen/seed_{seed}/base.pt'
 	$(BIN)/python -m benchmarks.quality --data $(SHARED) --json $(BENCH)/quality.json --ablations \
 		--overlays $(BENCH)/overlays --contact-sheet $(BENCH)/worst.jpg
