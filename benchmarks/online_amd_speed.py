@@ -5,7 +5,6 @@ the clip as fast as it goes; in one run of two the learner, a process of its own
 middle of a round. The order is ABBA: what the machine does over a minute is the same on both sides.
 """
 
-import os
 import shutil
 import statistics
 import subprocess
@@ -21,6 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.cpu_use import processor_s
 from benchmarks.latency import run_once
 from engine.errors import ModelError, SourceError
 from engine.registry import Registry
@@ -31,12 +31,6 @@ CUES = ("registry", "network")
 LEAST_FPS = 30.0
 _LONGEST_WAIT_S = 120.0
 _BEGINS = "learns from"
-
-
-def processor_s(pid: int) -> float:
-    """Processor time of a process so far, seconds (Linux)."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

@@ -35,7 +35,7 @@ class SeedsConfig:
 
     correction: float = 0.5  # beta of b <- (1 - beta) b + beta (1 - P_FG); with more the memories hear themselves
     correct_known_only: bool = False  # scale beta by the larger similarity: unknown surfaces say nothing
-    object_capacity: int = 12  # embeddings per object; twice as many cost 0.4 ms and bring nothing
+    object_capacity: int = 12  # embeddings per object; twice as many cost time and bring nothing
     background_capacity: int = 48  # embeddings of the background, which is more varied
     objects: int = 64  # remembered at once; those unseen longest leave
     active_objects: int = 6  # most recently seen ones that speak for the foreground; bounds the time per frame
